@@ -1,0 +1,127 @@
+"""Constants of the whole system, each with its source.
+
+Shape suffixes used in names: ``B`` batch, ``C`` channels, ``H`` height, ``W`` width, ``N`` classes, ``L`` blocks,
+``D`` features, ``P`` images of a data set.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+# --- networks -------------------------------------------------------------------------------------------------------
+
+POOL = "M"
+
+
+class Layout(NamedTuple):
+    """What distinguishes one network of the VGG family (BasicCNN included) from another.
+
+    Attributes:
+        channels: convolution widths in order; ``"M"`` is a 2x2 max-pool that belongs to the block before it.
+        kernel_size: side of every convolution kernel, in pixels; padding keeps the size.
+        mlp_n_hidden_layers: hidden layers of the classifier, where the flag does not say otherwise.
+        mlp_hidden_dim: their width.
+    """
+
+    channels: tuple[int | str, ...]
+    kernel_size: int = 3
+    mlp_n_hidden_layers: int = 1
+    mlp_hidden_dim: int = 1024
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of blocks, one per convolution."""
+        return sum(entry != POOL for entry in self.channels)
+
+    @property
+    def num_pools(self) -> int:
+        """Number of 2x2 max-pools; the input must be at least ``2 ** num_pools`` pixels wide."""
+        return len(self.channels) - self.num_blocks
+
+
+def _layout(text: str, **settings: int) -> Layout:
+    return Layout(tuple(word if word == POOL else int(word) for word in text.split()), **settings)
+
+
+# BasicCNN: the first network of AlonNT/Thesis (commit f92ea47). The others are its VGG table (commit dbd2533): the plain
+# names are Simonyan & Zisserman (arXiv 1409.1556, table 1) with a linear classifier on the 1x1 map that five pools leave
+# of 32x32; "c" has three pools; "b" is Nokland & Eidnes (arXiv 1901.06656); "s" are small three-block ones.
+NETWORKS: dict[str, Layout] = {
+    "BasicCNN": _layout("128 M 128 M 128 M", kernel_size=5, mlp_hidden_dim=256),
+    "VGGs": _layout("8 M 16 M 32 M"),
+    "VGGsw": _layout("64 M 128 M 256 M"),
+    "VGGsxw": _layout("128 M 256 M 512 M"),
+    "VGG8b": _layout("128 256 M 256 512 M 512 M 512 M"),
+    "VGG8c": _layout("64 128 M 256 256 M 512 512 M"),
+    "VGG11": _layout("64 M 128 M 256 256 M 512 512 M 512 512 M", mlp_n_hidden_layers=0),
+    "VGG11b": _layout("128 128 128 256 M 256 512 M 512 512 M 512 M"),
+    "VGG11c": _layout("64 128 M 256 256 M 512 512 512 512 M"),
+    "VGG13": _layout("64 64 M 128 128 M 256 256 M 512 512 M 512 512 M", mlp_n_hidden_layers=0),
+    "VGG13c": _layout("64 64 128 128 M 256 256 M 512 512 512 512 M"),
+    "VGG16": _layout("64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M", mlp_n_hidden_layers=0),
+    "VGG16c": _layout("64 64 128 128 M 256 256 256 M 512 512 512 512 512 512 M"),
+    "VGG19": _layout("64 64 M 128 128 M 256 256 256 256 M 512 512 512 512 M 512 512 512 512 M", mlp_n_hidden_layers=0),
+    "VGG19c": _layout("64 64 128 128 M 256 256 256 256 M 512 512 512 512 512 512 512 512 M"),
+}
+
+# --- data sets ------------------------------------------------------------------------------------------------------
+
+
+class DataFacts(NamedTuple):
+    """What is known of a data set before it is read.
+
+    Attributes:
+        mean: per-channel mean of the training images in [0, 1]; empty where it is measured when the data are read.
+        std: per-channel standard deviation, likewise.
+        random_crop: whether a padded random crop keeps the label, the default of ``--random_crop``.
+        random_horizontal_flip: whether a mirror image keeps the label, the default of ``--random_horizontal_flip``.
+        on_disk: False for data that come with the code, for which ``--data_dir`` has no meaning.
+        downloadable: whether torchvision knows where to fetch it.
+    """
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    random_crop: bool = True
+    random_horizontal_flip: bool = True
+    on_disk: bool = True
+    downloadable: bool = True
+
+
+# CIFAR-10 statistics: AlonNT/Thesis commit 847a141 and kuangliu/pytorch-cifar. CIFAR-100: weiaicunzai/pytorch-cifar100.
+# The others were not taken from anywhere: they are measured from the training images when they are loaded.
+DATASETS: dict[str, DataFacts] = {
+    "cifar10": DataFacts((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": DataFacts((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "mnist": DataFacts(random_horizontal_flip=False),
+    "fashion_mnist": DataFacts(),
+    "svhn": DataFacts(random_horizontal_flip=False),
+    "folder": DataFacts(downloadable=False),
+    "digits": DataFacts(random_horizontal_flip=False, on_disk=False, downloadable=False),
+}
+
+CROP_PADDING = 4  # pixels of zeros on each side before a random crop (He et al., arXiv 1512.03385, section 4.2)
+
+# --- names of metrics, built here and nowhere else ------------------------------------------------------------------
+
+TRAIN, VAL, TEST = "train", "val", "test"
+LOSS, ACCURACY = "loss", "accuracy"
+
+
+def block_name(index: int) -> str:
+    """Name of block ``index`` (from 0) in metrics, parameter groups and state dicts: ``block_03``."""
+    return f"block_{index:02d}"
+
+
+def metric_name(split: str, quantity: str, block: int | None = None) -> str:
+    """Name of a metric: ``train/loss``, or ``train/block_03/loss`` for one block. Accuracies are percentages."""
+    return f"{split}/{quantity}" if block is None else f"{split}/{block_name(block)}/{quantity}"
+
+
+# --- run folder -----------------------------------------------------------------------------------------
+
+PROJECT = "beyond-backprop"
+CONFIG_FILE, COMMAND_FILE, ENVIRONMENT_FILE = "config.yaml", "command.txt", "environment.json"
+METRICS_FILE, SUMMARY_FILE, LOG_FILE, REPORT_FILE = "metrics.jsonl", "summary.json", "run.log", "report.html"
+CHECKPOINT_DIR, PLOT_DIR, WANDB_DIR = "checkpoints", "plots", "wandb"
+
+RUNNING, DONE, FAILED, INTERRUPTED = "running", "done", "failed", "interrupted"  # `status` in summary.json

@@ -1,0 +1,90 @@
+"""Leaf helpers that two or more rooms use. Imports no module of the project."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+EXIT_FAILURE, EXIT_USAGE, EXIT_SIGINT, EXIT_SIGTERM = 1, 2, 130, 143
+
+
+class UserError(Exception):
+    """A failure that the user can act on: shown as one line, never as a traceback. Ends the program with exit code 1."""
+
+    exit_code = EXIT_FAILURE
+
+
+class UsageError(UserError):
+    """The command itself is wrong: exit code 2, and nothing was written."""
+
+    exit_code = EXIT_USAGE
+
+
+def did_you_mean(word: str, known: Iterable[str], form: str = "{}") -> str:
+    """``" (did you mean X?)"`` for the known word nearest to ``word``, or an empty string where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {form.format(near[0])}?)" if near else ""
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``h:mm:ss``."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{s:02d}"
+
+
+def human_bytes(count: float) -> str:
+    """A number of bytes with a binary unit: ``1.4 GiB``."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open ``path`` for writing so that a reader sees the old content or the new, never half of it.
+
+    The temporary file stands in the same folder (a rename across file systems copies, and a copy can be cut short), is
+    flushed to the disk before it takes the name, and is removed if anything fails.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` atomically, as UTF-8."""
+    with atomic_write(path) as stream:
+        stream.write(text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` to ``path`` atomically, as indented JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
