@@ -7,7 +7,7 @@ Field names are unique across sections, because flags are flat.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
@@ -15,11 +15,12 @@ from pydantic.fields import FieldInfo
 
 from consts import DATASETS, NETWORKS
 
-_DEFAULT_METHOD = "bp"
+DEFAULT_METHOD = "bp"
+POSITIVE = range(1, 2**31)
 
 
 def setting(
-    default: Any, description: str, *, unit: str = "", needs: Mapping[str, tuple[Any, ...]] | None = None, **limits: Any
+    default: Any, description: str, *, unit: str = "", shown: str = "", needs: Mapping[str, Container[Any]] | None = None, **limits: Any
 ) -> Any:
     """A field with what ``--help`` and the validation need to know of it.
 
@@ -27,17 +28,18 @@ def setting(
         default: value when neither a file nor a flag gives one.
         description: one sentence without a full stop; becomes the help text.
         unit: unit of the value, shown in the help.
-        needs: settings and the values of theirs with which this one has an effect; given on the command line without
-            them it is refused.
+        shown: words for the default in the help, where its value says little.
+        needs: settings and the values of theirs (a tuple, or `POSITIVE`) with which this one has an effect; given on
+            the command line without them it is refused.
         limits: pydantic's ``ge``, ``gt``, ``le``, ``lt``, ``min_length``.
     """
     if isinstance(default, float):
         limits["allow_inf_nan"] = False
-    return Field(default, description=description, json_schema_extra={"unit": unit, "needs": dict(needs or {})}, **limits)
+    return Field(default, description=description, json_schema_extra={"unit": unit, "shown": shown, "needs": dict(needs or {})}, **limits)
 
 
 def extra(field: FieldInfo, key: str) -> Any:
-    """What `setting` stored with a field under ``key`` (``"unit"`` or ``"needs"``)."""
+    """What `setting` stored with a field under ``key`` (``"unit"``, ``"shown"`` or ``"needs"``)."""
     return field.json_schema_extra[key] if isinstance(field.json_schema_extra, dict) else None
 
 
@@ -68,8 +70,8 @@ class ModelArgs(Section):
     """Network."""
 
     model: Literal[tuple(NETWORKS)] = setting("BasicCNN", "backbone")  # type: ignore[valid-type]
-    mlp_n_hidden_layers: int | None = setting(None, "hidden layers of the classifier (none given: as the model has)", ge=0)
-    mlp_hidden_dim: int | None = setting(None, "width of those layers (none given: as the model has)", ge=1)
+    mlp_n_hidden_layers: int | None = setting(None, "hidden layers of the classifier", shown="the model's own", ge=0)
+    mlp_hidden_dim: int | None = setting(None, "width of those layers", shown="the model's own", ge=1, needs={"mlp_n_hidden_layers": POSITIVE})
     dropout_prob: float = setting(0.0, "probability of dropout after every block's ReLU", ge=0, lt=1)
     padding_mode: Literal["zeros", "circular"] = setting("zeros", "padding of the convolutions")
 
@@ -86,7 +88,7 @@ class ModelArgs(Section):
 class MethodArgs(Section):
     """Training rule, settings of every method."""
 
-    method: str = setting(_DEFAULT_METHOD, "training rule; --NAME is short for --method NAME")
+    method: str = setting(DEFAULT_METHOD, "training rule; --NAME is short for --method NAME")
     first_trainable_block: int = setting(
         0, "blocks before this one stay as initialised (weights and statistics); negative counts from the end"
     )
@@ -98,7 +100,12 @@ class LocalArgs(MethodArgs):
 
     pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr"] = setting("pooled", "classification head of every block but the last")
     aux_mlp_n_hidden_layers: int = setting(1, "hidden layers of the heads' classifier", ge=0)
-    aux_mlp_hidden_dim: int = setting(256, "width of those layers (mlp_sr: four times the block's channels)", ge=1)
+    aux_mlp_hidden_dim: int = setting(
+        256,
+        "width of those layers (mlp_sr has its own)",
+        ge=1,
+        needs={"pred_aux_type": ("mlp", "cnn", "pooled"), "aux_mlp_n_hidden_layers": POSITIVE},
+    )
 
 
 class BpArgs(MethodArgs):
@@ -117,16 +124,22 @@ class DglArgs(LocalArgs):
     )
 
 
+_ON_DISK = tuple(name for name, facts in DATASETS.items() if facts.on_disk)
+_DOWNLOADABLE = tuple(name for name, facts in DATASETS.items() if facts.downloadable)
+
+
 class DataArgs(Section):
     """Data."""
 
     dataset: Literal[tuple(DATASETS)] = setting("cifar10", "data set")  # type: ignore[valid-type]
-    data_dir: str = setting("data", "folder of the data sets; with --dataset folder the tree itself", min_length=1)
-    download: bool = setting(False, "fetch a missing data set with torchvision")
-    train_size: int | None = setting(None, "use only this many training images, class-balanced", unit="images", ge=1)
+    data_dir: str = setting(
+        "data", "folder of the data sets; with --dataset folder the tree itself", min_length=1, needs={"dataset": _ON_DISK}
+    )
+    download: bool = setting(False, "fetch a missing data set with torchvision", needs={"dataset": _DOWNLOADABLE})
+    train_size: int | None = setting(None, "use only this many training images, class-balanced", shown="all", unit="images", ge=1)
     val_size: int = setting(0, "hold out this many training images to choose the best epoch", unit="images", ge=0)
-    random_crop: bool | None = setting(None, "pad by 4 zeros and crop at random (none given: as suits the data set)")
-    random_horizontal_flip: bool | None = setting(None, "mirror every other image (none given: as suits the data set)")
+    random_crop: bool | None = setting(None, "pad by 4 zeros and crop at random", shown="as suits the data set")
+    random_horizontal_flip: bool | None = setting(None, "mirror every other image", shown="as suits the data set")
     random_erasing: bool = setting(False, "black out a random rectangle in every other image")
     random_resized_crop: bool = setting(False, "crop a square of 75 to 100 % of the area and scale it back")
     normalization: Literal["plus_minus_one", "unit_gaussian", "none"] = setting("plus_minus_one", "scaling of the pixels")
@@ -163,7 +176,7 @@ class OptimArgs(Section):
         (0.5, 0.75), "when multistep multiplies by lr_gamma", unit="fraction of the run", needs={"lr_schedule": ("multistep",)}
     )
     lr_gamma: float = setting(0.1, "factor of every multistep drop", gt=0, lt=1, needs={"lr_schedule": ("multistep",)})
-    warmup_epochs: float = setting(0.0, "linear warm-up (0 with one_cycle: three tenths of the run)", unit="epochs", ge=0)
+    warmup_epochs: float = setting(0.0, "warm-up from almost zero (0 with one_cycle: three tenths of the run)", unit="epochs", ge=0)
     gradient_clip: float = setting(0.0, "largest gradient norm of a block, its heads included (0: no clipping)", ge=0)
     seed: int = setting(0, "seed of initialisation, order, augmentation and dropout", ge=0, lt=2**31)
     deterministic: bool = setting(False, "refuse GPU kernels whose result varies from run to run")
@@ -197,7 +210,7 @@ class RunArgs(Section):
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "arithmetic of the blocks; auto times both for a moment")
     compile: bool = setting(False, "compile every block with torch.compile (minutes at the start)")
     path: str = setting("experiments", "folder of the run folders", min_length=1)
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=100)] = setting("", "added to the run folder's name")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=100)] = setting("", "letters, digits, dots, dashes and underscores to add to the run folder's name")
     wandb: Literal["auto", "online", "offline", "disabled"] = setting("auto", "where wandb logs; auto: online when logged in, else offline")
     log_interval: int = setting(50, "steps between two lines of training metrics", unit="steps", ge=1)
     progress_bar: bool = setting(True, "draw a progress bar (in a terminal)")
@@ -207,6 +220,10 @@ class RunArgs(Section):
 SECTIONS: dict[str, type[Section]] = {
     "model": ModelArgs, "method": MethodArgs, "data": DataArgs, "optim": OptimArgs, "run": RunArgs,
 }  # fmt: skip
+
+
+# What may differ between a run and its continuation: where things are shown or computed, not what is learned.
+HARMLESS = frozenset({"device", "path", "name", "data_dir", "download", "wandb", "log_interval", "progress_bar", "resume"})
 
 
 def method_sections() -> dict[str, type[MethodArgs]]:
@@ -261,7 +278,7 @@ def build_args(values: Mapping[str, Any]) -> Args:
         pydantic.ValidationError: a value or a combination is impossible.
         KeyError: the method does not exist.
     """
-    method = str(values.get("method", _DEFAULT_METHOD))
+    method = str(values.get("method", DEFAULT_METHOD))
     nested = {
         name: {key: values[key] for key in section.model_fields if key in values}
         for name, section in sections_for(method).items()

@@ -25,6 +25,18 @@ class UsageError(UserError):
     exit_code = EXIT_USAGE
 
 
+class Interrupted(Exception):
+    """The run was asked to end, and its last checkpoint is written.
+
+    Attributes:
+        exit_code: 130 for Ctrl-C, 143 for SIGTERM.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
 def did_you_mean(word: str, known: Iterable[str], form: str = "{}") -> str:
     """``" (did you mean X?)"`` for the known word nearest to ``word``, or an empty string where none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

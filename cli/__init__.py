@@ -1,0 +1,125 @@
+"""The command line: text in, validated settings out. Everything is made from `schemas`; nothing here imports torch."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cli.build import PROGRAM, SHORT, evaluate_parser, report_parser, train_parser
+from cli.messages import explain
+from cli.settings import Item, check_effects, check_needs, read_config, read_resumed
+from schemas import DEFAULT_METHOD, Args, build_args, method_sections
+from utils import UsageError, did_you_mean
+
+__all__ = ["PROGRAM", "Command", "parse"]
+
+_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the user asked for.
+
+    Attributes:
+        verb: ``train``, ``print_config``, ``report`` or ``evaluate``.
+        text: the command as typed, quoted for a shell.
+        args: the settings; of ``train`` and ``print_config`` only.
+        options: the values of the other verbs.
+        warnings: lines to show before anything starts.
+    """
+
+    verb: str
+    text: str
+    args: Args | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+
+def parse(argv: Sequence[str]) -> Command:
+    """Turn the words after ``main.py`` into a command.
+
+    Raises:
+        UsageError: they make no sense; the message is one line.
+        SystemExit: help was asked for (0), or a flag does not exist (2).
+    """
+    words = [_normalise(word) for word in argv]
+    text = shlex.join([PROGRAM, *argv])
+    if words[:1] == ["report"]:
+        return Command("report", text, options=report_parser().parse_strictly(words[1:]))
+    if words[:1] == ["evaluate"]:
+        return Command("evaluate", text, options=evaluate_parser().parse_strictly(words[1:]))
+    return _train_command(words, text)
+
+
+def _normalise(word: str) -> str:
+    """``--learning-rate=1`` and ``--learning_rate=1`` are one flag."""
+    name, equals, value = word.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
+
+
+def _train_command(words: Sequence[str], text: str) -> Command:
+    if {"-h", "--help"} & set(words):
+        rest = [word for word in words if word not in ("-h", "--help")]
+        space = vars(train_parser(with_help=False).parse_known_args(rest)[0])
+        train_parser(_choose_method(space, None) if _names_a_method(space) else None).parse_args(["--help"])
+    space = train_parser().parse_strictly(words)
+    flags = {
+        name: Item(",".join(value) if isinstance(value, list) else value, f"--{name}")
+        for name, value in space.items()
+        if name not in ("config", "print_config", "method") and not name.startswith(SHORT)
+    }
+    values: dict[str, Item] = {}
+    for path in space["config"]:
+        values |= read_config(Path(path))
+    resuming = "resume" in flags and flags["resume"].value != "auto"
+    if resuming:
+        if space["config"]:
+            raise UsageError("--resume RUN takes its settings from the run; leave --config out")
+        method_flag = {"method": Item(_choose_method(space, None), "--method")} if _names_a_method(space) else {}
+        values = read_resumed(flags | method_flag)
+    method = _choose_method(space, values["method"].value if "method" in values else None)
+    values |= {name: item for name, item in flags.items() if not (resuming and name == "resume")}
+    values["method"] = Item(method, "--method")
+    values, warnings = check_effects(values, method)
+    try:
+        args = build_args({name: item.value for name, item in values.items()})
+    except ValidationError as error:
+        raise UsageError(explain(error, values)) from None
+    check_needs(values, args.flat(), method)
+    return Command("print_config" if space["print_config"] else "train", text, args, warnings=warnings)
+
+
+def _names_a_method(space: Mapping[str, Any]) -> bool:
+    return "method" in space or any(key.startswith(SHORT) for key in space)
+
+
+def _choose_method(space: Mapping[str, Any], from_files: Any) -> str:
+    """The method that ``--method``, its short forms and the files ask for together."""
+    wanted = {space["method"]: f"--method {space['method']}"} if "method" in space else {}
+    refused = set()
+    for key in [key for key in space if key.startswith(SHORT)]:
+        name, value = key.removeprefix(SHORT), str(space[key]).lower()
+        if value in _TRUE:
+            wanted[name] = f"--{name}"
+        elif value in _FALSE:
+            refused.add(name)
+        else:
+            raise UsageError(f"--{name} {space[key]!r}: allowed is true or false")
+    if len(wanted) > 1:
+        raise UsageError(f"{' and '.join(wanted.values())} exclude each other; give one")
+    method = str(next(iter(wanted), from_files or DEFAULT_METHOD))
+    known = sorted(method_sections())
+    if method not in known:
+        raise UsageError(f"--method {method!r}: allowed is one of {', '.join(known)}{did_you_mean(method, known)}")
+    if method not in refused:
+        return method
+    if wanted:
+        raise UsageError(f"{wanted[method]} and --no_{method} exclude each other; give one")
+    if method == DEFAULT_METHOD:
+        raise UsageError(f"--no_{method}: name the method to use instead, one of {', '.join(known)}")
+    return DEFAULT_METHOD

@@ -1,0 +1,136 @@
+"""An argparse parser made from the sections of `schemas`: one group each, help from the fields.
+
+pydantic-settings, jsonargparse, LightningCLI, tyro and hydra were tried and none did: a bare ``--dgl`` beside ``--dgl=true``
+(which sweep agents write), flat flags, one-line errors with exit code 2, and help in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from cli.messages import choices, is_boolean, is_list, range_text
+from schemas import SECTIONS, MethodArgs, Section, extra, method_sections
+from utils import EXIT_USAGE, did_you_mean
+
+PROGRAM = "main.py"
+SHORT = "method="  # destination of --dgl and its like; the equals sign keeps it apart from every setting
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse without a page of usage before an error, and with a suggestion for a mistyped flag."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line on stderr, exit code 2."""
+        self.exit(EXIT_USAGE, f"{PROGRAM}: error: {message}\n")
+
+    def parse_strictly(self, argv: Sequence[str]) -> dict[str, Any]:
+        """Parse; a word that is left over is an error."""
+        namespace, rest = self.parse_known_args(list(argv))
+        if rest:
+            word = rest[0].partition("=")[0]
+            kind = "flag" if word.startswith("-") else "argument"
+            known = [option for option in self._option_string_actions if option.startswith("--")]
+            self.error(f"unknown {kind} {word}{did_you_mean(word, known)}; see python {PROGRAM} --help")
+        return vars(namespace)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ",".join(f"{part:g}" for part in value)
+    return "none" if value in (None, "") else str(value)
+
+
+def _add_switch(group: argparse._ArgumentGroup, name: str, dest: str, help_text: str) -> None:
+    """``--name``, ``--name=true``, ``--name True`` and ``--no_name``."""
+    absent = argparse.SUPPRESS
+    group.add_argument(f"--{name}", dest=dest, nargs="?", const="true", metavar="BOOL", default=absent, help=help_text)
+    group.add_argument(f"--no_{name}", dest=dest, action="store_const", const="false", default=absent, help=absent)
+
+
+def _add_setting(group: argparse._ArgumentGroup, section: type[Section], name: str) -> None:
+    field = section.model_fields[name]
+    facts = [f"default {extra(field, 'shown') or _shown(field.default)}", extra(field, "unit"), range_text(field)]
+    words = ",".join(choices(field))
+    if len(words) >= 60:
+        facts.append(words.replace(",", " "))
+    help_text = f"{field.description} [{'; '.join(fact for fact in facts if fact)}]".replace("%", "%%")
+    if is_boolean(field):
+        _add_switch(group, name, name, help_text)
+        return
+    metavar = f"{{{words}}}" if 0 < len(words) < 60 else name.rpartition("_")[2].upper()
+    nargs = "+" if is_list(field) else None
+    group.add_argument(f"--{name}", dest=name, nargs=nargs, metavar=metavar, default=argparse.SUPPRESS, help=help_text)
+
+
+def _title(section: type[Section]) -> str:
+    return (section.__doc__ or "").rstrip(".")
+
+
+def _add_methods(parser: Parser, method: str | None) -> None:
+    """A group for what all methods have, one for each family and each method; with ``method``, only its own."""
+    general = parser.add_argument_group(_title(MethodArgs))
+    names = "{" + ",".join(sorted(method_sections())) + "}"
+    text = f"{MethodArgs.model_fields['method'].description} [default {MethodArgs.model_fields['method'].default}]"
+    general.add_argument("--method", metavar=names, default=argparse.SUPPRESS, help=text)
+    for name in method_sections():
+        _add_switch(general, name, f"{SHORT}{name}", f"short for --method {name}")
+    groups = {MethodArgs: general}
+    done = {"method"}
+    for name, section in method_sections().items():
+        if method not in (None, name):
+            continue
+        for owner in reversed([cls for cls in section.__mro__ if issubclass(cls, MethodArgs)]):
+            own = [key for key in owner.__annotations__ if key in section.model_fields and key not in done]
+            done.update(own)
+            if own and owner not in groups:
+                groups[owner] = parser.add_argument_group(_title(owner))
+            for key in own:
+                _add_setting(groups[owner], section, key)
+
+
+def train_parser(method: str | None = None, *, with_help: bool = True) -> Parser:
+    """The parser of a training command; with ``method``, without the flags of other methods."""
+    parser = Parser(
+        prog=PROGRAM,
+        usage=f"python {PROGRAM} [flags]",
+        allow_abbrev=False,
+        add_help=with_help,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Train a convolutional network without end-to-end back-propagation, or with it.",
+        epilog="other commands (each has --help):\n"
+        f"  python {PROGRAM} report RUN...    compare runs: a table, figures and a page\n"
+        f"  python {PROGRAM} evaluate RUN     test the weights of a run again\n\n"
+        "Switches: --dgl, --no_dgl, --dgl=true. Dashes and underscores are the same. Defaults < --config < flags.",
+    )
+    files = parser.add_argument_group("Settings from files")
+    files.add_argument("--config", action="append", default=[], metavar="FILE.yaml", help="take settings from a file; later ones win")
+    files.add_argument("--print_config", action="store_true", help="print the resolved settings as YAML and end")
+    for title, section in SECTIONS.items():
+        if title == "method":
+            _add_methods(parser, method)
+            continue
+        group = parser.add_argument_group(_title(section))
+        for name in section.model_fields:
+            _add_setting(group, section, name)
+    return parser
+
+
+def report_parser() -> Parser:
+    """The parser of ``report``."""
+    parser = Parser(prog=f"{PROGRAM} report", description="Compare runs: a table here; figures, a page and a CSV in a folder.")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or folders that hold some")
+    parser.add_argument("--out", metavar="FOLDER", help="where to write [default report]")
+    return parser
+
+
+def evaluate_parser() -> Parser:
+    """The parser of ``evaluate``."""
+    parser = Parser(prog=f"{PROGRAM} evaluate", description="Test the weights of a run again, every block's head included.")
+    parser.add_argument("runs", nargs=1, metavar="RUN", help="a run folder")
+    parser.add_argument("--weights", choices=("best", "last"), default="best", help="which checkpoint [default best]")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0, ... [default auto]")
+    return parser

@@ -1,0 +1,73 @@
+"""What a setting allows, in words: for the help and for the one line that refuses a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from cli.settings import Item
+from schemas import Section, extra, sections_for
+from utils import did_you_mean
+
+_LIMITS = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
+
+
+def choices(field: FieldInfo) -> tuple[str, ...]:
+    """The words that a setting allows, empty where it is not a choice."""
+    return tuple(get_args(field.annotation)) if get_origin(field.annotation) is Literal else ()
+
+
+def is_boolean(field: FieldInfo) -> bool:
+    """Whether a setting is on or off."""
+    return field.annotation is bool or bool in get_args(field.annotation)
+
+
+def is_list(field: FieldInfo) -> bool:
+    """Whether a setting takes several values."""
+    return get_origin(field.annotation) is tuple
+
+
+def range_text(field: FieldInfo) -> str:
+    """The limits of a number: ``at least 0, below 1``; empty where there are none."""
+    limits = [(key, getattr(item, key)) for item in field.metadata for key in _LIMITS if hasattr(item, key)]
+    return ", ".join(_LIMITS[key].format(f"{limit:g}" if limit < 1e6 else limit) for key, limit in limits)
+
+
+def allowed(field: FieldInfo) -> str:
+    """Everything that a setting takes, in words."""
+    if words := choices(field):
+        return "one of " + ", ".join(words)
+    if is_boolean(field):
+        return "true or false"
+    if is_list(field):
+        return "ascending fractions between 0 and 1, as 0.5,0.75"
+    kinds = {field.annotation, *get_args(field.annotation)}
+    kind = "a whole number" if int in kinds else "a number" if float in kinds else field.description or "text"
+    return ", ".join(part for part in (kind, range_text(field)) if part)
+
+
+def explain(error: ValidationError, given: Mapping[str, Item]) -> str:
+    """The first thing that is wrong, as one line with its source, the value and what is allowed."""
+    first = error.errors()[0]
+    names = [part for part in first["loc"] if isinstance(part, str)]
+    fields = _fields(given)
+    name = next((part for part in reversed(names) if part in fields), None)
+    message = first["msg"].removeprefix("Value error, ")
+    if name is None or name not in given:
+        return message
+    item = given[name]
+    if first["type"] == "value_error" and "boolean" not in message:
+        return message if message.startswith("--") else f"{item.source} {item.value!r}: {message}"
+    return f"{item.source} {item.value!r}: allowed is {allowed(fields[name])}{_nearest(item.value, fields[name])}"
+
+
+def _nearest(value: Any, field: FieldInfo) -> str:
+    return did_you_mean(str(value), choices(field))
+
+
+def _fields(given: Mapping[str, Item]) -> dict[str, FieldInfo]:
+    sections: dict[str, type[Section]] = sections_for(str(given["method"].value))
+    return {name: field for section in sections.values() for name, field in section.model_fields.items()}

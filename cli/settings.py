@@ -1,0 +1,146 @@
+"""Where each setting comes from, and whether it means anything beside the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from consts import CONFIG_FILE
+from schemas import HARMLESS, SECTIONS, Section, extra, method_sections, sections_for
+from utils import UsageError, did_you_mean
+
+class Item(NamedTuple):
+    """A value as it was written, and the words that name its source in a message."""
+
+    value: Any
+    source: str
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it was typed on the command line."""
+        return self.source.startswith("--")
+
+
+def all_sections() -> dict[str, list[type[Section]]]:
+    """Section title to the classes that can stand there: several for ``method``, one for the others."""
+    return {title: [section] for title, section in SECTIONS.items()} | {"method": [*method_sections().values()]}
+
+
+def known_names() -> set[str]:
+    """Names of all settings of all methods."""
+    return {name for sections in all_sections().values() for section in sections for name in section.model_fields}
+
+
+def read_config(path: Path) -> dict[str, Item]:
+    """The settings in a YAML file, flat or nested by section.
+
+    Raises:
+        UsageError: the file is missing, is not such a mapping, or names a setting that does not exist.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where else ""
+        raise UsageError(f"{path} is not valid YAML{line}: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} must hold settings as 'name: value', not a {type(content).__name__}")
+    return {name: Item(value, f"{path}: {name}") for name, value in _flatten(path, content)}
+
+
+def _flatten(path: Path, content: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, dict):
+            owners = all_sections().get(key)
+            if owners is None:
+                raise UsageError(f"{path}: unknown section {key!r}; there are {', '.join(SECTIONS)}")
+            names, entries = {name for owner in owners for name in owner.model_fields}, value.items()
+        else:
+            names, entries = known_names(), [(key, value)]  # type: ignore[assignment]
+        for name, entry in entries:
+            if name not in names:
+                hint = f" (write 'method: {name}')" if name in method_sections() else did_you_mean(str(name), names)
+                raise UsageError(f"{path}: unknown setting {name}{hint}")
+            yield name, entry
+
+
+def read_resumed(flags: Mapping[str, Item]) -> dict[str, Item]:
+    """The settings of the run that ``--resume RUN`` goes on with.
+
+    Raises:
+        UsageError: there is no such run, or a flag asks for something else than the run did.
+    """
+    wanted = str(flags["resume"].value)
+    folders = [Path(wanted), Path(str(flags["path"].value) if "path" in flags else "experiments") / wanted]
+    folder = next((folder for folder in folders if (folder / CONFIG_FILE).is_file()), None)
+    if folder is None:
+        raise UsageError(f"--resume {wanted!r}: no run folder there (it would hold {CONFIG_FILE}); give its path, or auto")
+    before = read_config(folder / CONFIG_FILE)
+    for name, item in flags.items():
+        if name not in HARMLESS and (name not in before or not _same(before[name].value, item.value)):
+            value = before[name].value if name in before else "not set"
+            raise UsageError(
+                f"{item.source} {item.value}: the run was started with {value}, and another value would change it; "
+                f"leave it out, or start a new run with --config {folder / CONFIG_FILE}"
+            )
+    return before | {"resume": Item(str(folder), "--resume")}
+
+
+def _same(before: Any, text: Any) -> bool:
+    """Whether a flag's text means the value in the file."""
+    if isinstance(before, bool):
+        return str(text).lower() in (("true", "1", "yes", "on") if before else ("false", "0", "no", "off"))
+    if isinstance(before, (int, float)):
+        try:
+            return float(text) == before
+        except ValueError:
+            return False
+    return str(before) == str(text)
+
+
+def check_effects(values: Mapping[str, Item], method: str) -> tuple[dict[str, Item], list[str]]:
+    """Refuse flags that would do nothing; leave out, with a warning, what a file sets for another method.
+
+    Returns:
+        The settings that the method has, and the warnings.
+
+    Raises:
+        UsageError: a flag has no effect with the other settings.
+    """
+    fields = {name: field for section in sections_for(method).values() for name, field in section.model_fields.items()}
+    kept, warnings = {}, []
+    for name, item in values.items():
+        if name in fields:
+            kept[name] = item
+        elif item.is_flag:
+            owners = ", ".join(other for other, section in method_sections().items() if name in section.model_fields)
+            raise UsageError(f"{item.source} has no effect with --method {method}; it belongs to: {owners}")
+        else:
+            warnings.append(f"{item.source} has no effect with --method {method} and is left out")
+    return kept, warnings
+
+
+def check_needs(values: Mapping[str, Item], settings: Mapping[str, Any], method: str) -> None:
+    """Refuse a flag whose `needs` the resolved settings do not meet.
+
+    Raises:
+        UsageError: naming the flag and what it needs.
+    """
+    for section in sections_for(method).values():
+        for name, field in section.model_fields.items():
+            if name not in values or not values[name].is_flag:
+                continue
+            for other, wanted in extra(field, "needs").items() if extra(field, "needs") else ():
+                if settings[other] not in wanted:
+                    raise UsageError(f"{values[name].source} has no effect: it needs {_need(other, wanted)}")
+
+
+def _need(name: str, wanted: Any) -> str:
+    if isinstance(wanted, range):
+        return f"--{name} of {wanted.start} or more"
+    return f"--{name}" if wanted == (True,) else f"--{name} {' or '.join(map(str, wanted))}"

@@ -1,0 +1,69 @@
+"""What every data source hands over: uint8 images, labels, and a description of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What networks, heads and plots need to know of a data set.
+
+    Attributes:
+        name: value of ``--dataset``.
+        num_channels: 1 (grey) or 3 (RGB).
+        height: image height in pixels.
+        width: image width in pixels.
+        class_names: one name per label.
+        mean: per channel, in [0, 1]; subtracted from the pixels.
+        std: per channel, in [0, 1]; the pixels are divided by it.
+    """
+
+    name: str
+    num_channels: int
+    height: int
+    width: int
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+
+class ImageSet(NamedTuple):
+    """Images of one split, in memory.
+
+    Attributes:
+        images_PHWC: uint8 pixels.
+        labels_P: int64 class indices.
+    """
+
+    images_PHWC: Tensor
+    labels_P: Tensor
+
+    @property
+    def num_images(self) -> int:
+        """Number of images."""
+        return self.labels_P.shape[0]
+
+
+class Splits(NamedTuple):
+    """A data set, read. ``val`` is None unless ``--val_size`` holds images out."""
+
+    train: ImageSet
+    val: ImageSet | None
+    test: ImageSet
+    spec: DataSpec
+
+
+class Batch(NamedTuple):
+    """One batch on the device: normalised float32 images in channels_last layout, and int64 labels."""
+
+    x_BCHW: Tensor
+    y_B: Tensor

@@ -1,0 +1,91 @@
+"""What the user sees: log lines, a progress bar, and the last words of a run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+from tqdm import tqdm
+
+from consts import LOG_FILE, REPORT_FILE
+from utils import duration
+
+_FORMAT = "<magenta>{time:YYYY-MM-DD HH:mm:ss}</magenta> | <level>{message}</level>"
+_PLAIN_LINE_EVERY_S = 30.0
+
+
+def log_to_terminal() -> None:
+    """Send log lines to stdout, above the progress bar."""
+    logger.remove()
+    logger.add(lambda line: tqdm.write(line, end=""), format=_FORMAT, colorize=sys.stdout.isatty())
+
+
+def log_to_file(folder: Path) -> None:
+    """Send them to ``run.log`` as well."""
+    logger.add(folder / LOG_FILE, format=_FORMAT, colorize=False)
+
+
+class Progress:
+    """A bar with the time left; plain lines now and then where the output is not a terminal."""
+
+    def __init__(self, num_steps: int, done: int, enabled: bool) -> None:
+        self._bar: Any = None
+        self._num_steps, self._done, self._first = num_steps, done, done
+        self._begin = self._spoke = time.monotonic()
+        if enabled and sys.stderr.isatty():
+            self._bar = tqdm(
+                total=num_steps, initial=done, unit="step", dynamic_ncols=True, leave=False, smoothing=0.1,
+                bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} steps [{elapsed}, ETA {remaining}, {rate_fmt}{postfix}]",
+            )  # fmt: skip
+
+    @property
+    def eta_s(self) -> float:
+        """Seconds left at the pace so far."""
+        elapsed = time.monotonic() - self._begin
+        return elapsed / max(self._done - self._first, 1) * (self._num_steps - self._done)
+
+    def advance(self, label: str) -> None:
+        """One step is done."""
+        self._done += 1
+        if self._bar is not None:
+            self._bar.set_description_str(label, refresh=False)
+            self._bar.update()
+        elif time.monotonic() - self._spoke > _PLAIN_LINE_EVERY_S:
+            self._spoke = time.monotonic()
+            logger.info(f"{label} | step {self._done}/{self._num_steps} | ETA {duration(self.eta_s)}")
+
+    def spoke(self) -> None:
+        """A line was just printed; the next plain one can wait."""
+        self._spoke = time.monotonic()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def percent(value: float | None) -> str:
+    """An accuracy, or a dash where there is none."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def last_words(folder: Path, summary: dict[str, Any], wandb_mode: str) -> Iterable[str]:
+    """The lines that end a run: what was reached, and where to look."""
+    yield (
+        f"Best test accuracy: {percent(summary['best_test_accuracy'])}% (epoch {summary['best_epoch']}, "
+        f"chosen on {summary['chosen_on']}); last epoch: {percent(summary['final_test_accuracy'])}%"
+    )
+    blocks = summary["block_test_accuracy"]
+    if any(value is not None for value in blocks[:-1]):
+        yield "Test accuracy by block (last epoch): " + "  ".join(percent(value) for value in blocks)
+    yield f"Training {duration(summary['train_s'])}, {summary['images_per_second']:.0f} images/s"
+    yield f"Run folder: {folder}"
+    yield f"Plots: open {folder / REPORT_FILE}"
+    if wandb_mode == "online":
+        yield "wandb: see your project page"
+    elif wandb_mode == "offline":
+        yield f"wandb: logged offline; upload with: wandb sync {folder}/wandb/offline-run-*"

@@ -1,0 +1,84 @@
+"""Which device and which arithmetic."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from contextlib import AbstractContextManager
+
+import torch
+from torch import nn
+
+from datamodules.base import Batch
+from methods._base import Method
+from utils import UsageError
+
+BF16_MUST_WIN_BY = 1.15  # below this the probe cannot tell the two apart reliably, and fp32 is the safer choice
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that ``--device`` means; ``auto`` is the first GPU where there is one.
+
+    Raises:
+        UsageError: a GPU is asked for that is not there.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda:0" if count else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= count:
+        there = f"cuda:0 to cuda:{count - 1}" if count > 1 else "cuda:0" if count else "no CUDA device"
+        raise UsageError(f"--device {name}: this machine has {there}; allowed is auto or cpu" + (", or one of those" * bool(count)))
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Context in which blocks and heads compute in ``precision``; weights, batch statistics and losses stay in float32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def set_determinism(deterministic: bool) -> None:
+    """Let cuDNN choose the fastest kernel, or only kernels that give equal bits every time."""
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic
+
+
+def _seconds(method: Method, batch: Batch, precision: str) -> float:
+    device = batch.x_BCHW.device
+    begin = time.perf_counter()
+    with autocast(device, precision):
+        method.fill_grads(batch)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - begin
+
+
+def choose_precision(method: Method, batch: Batch, rounds: int = 3) -> tuple[str, float]:
+    """The faster of fp32 and bf16 on this device, from a few training steps of a copy of ``method``.
+
+    Returns:
+        The precision, and fp32's time over bf16's (best of ``rounds``, interleaved). The method, its buffers and the
+        random state are as before.
+    """
+    probe = copy.deepcopy(method)
+    batch = Batch(batch.x_BCHW[:32], batch.y_B[:32])
+    best = dict.fromkeys(("fp32", "bf16"), float("inf"))
+    with torch.random.fork_rng(devices=[batch.x_BCHW.device] if batch.x_BCHW.is_cuda else []):
+        for count in range(rounds + 1):
+            for precision in best:
+                seconds = _seconds(probe, batch, precision)
+                best[precision] = min(best[precision], seconds if count else float("inf"))  # the first one warms up
+    ratio = best["fp32"] / best["bf16"]
+    return ("bf16" if ratio > BF16_MUST_WIN_BY else "fp32"), ratio
+
+
+def compile_blocks(method: Method) -> None:
+    """Compile the convolutional part and the heads of every block, each by itself, in place."""
+    parts: list[nn.Module] = [block.features for block in method.backbone.blocks]  # type: ignore[misc]
+    for index in range(method.first_trainable, method.backbone.num_blocks):
+        parts += method.block_heads(index)
+    for part in parts:
+        part.compile()

@@ -1,0 +1,68 @@
+"""One place where metrics leave the run: the record on disk first, then the views of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from consts import METRICS_FILE
+from engine.run_folder import RunFolder
+from engine.wandb_log import WandbLog
+
+_PLOT_PAUSE_S = 5.0
+_PLOT_SHARE = 0.02  # of the time between two refreshes, so that drawing cannot slow training by more
+
+
+class RunLog:
+    """Appends to ``metrics.jsonl``, mirrors to wandb, and refreshes plots and page now and then.
+
+    Args:
+        folder: the run folder.
+        wandb: the guarded wandb run.
+        draw: rebuilds the plots and the page of the folder.
+        warn: called with one line when a view fails; the record goes on.
+    """
+
+    def __init__(self, folder: RunFolder, wandb: WandbLog, draw: Callable[[], None], warn: Callable[[str], None]) -> None:
+        self.folder = folder
+        self.wandb = wandb
+        self._draw, self._warn = draw, warn
+        self._stream = (folder.path / METRICS_FILE).open("a", encoding="utf-8")
+        self._next_plot = 0.0
+        self._broken = False
+
+    def write(self, kind: str, values: Mapping[str, Any]) -> None:
+        """Append one line, flushed; ``kind`` is ``step`` or ``epoch``. Values that JSON has no word for become null."""
+        record = {"kind": kind} | {name: _plain(value) for name, value in values.items()}
+        try:
+            self._stream.write(json.dumps(record) + "\n")
+            self._stream.flush()
+        except OSError as error:
+            if not self._broken:
+                self._warn(f"cannot write {METRICS_FILE}: {error.strerror}; training goes on, metrics are lost")
+            self._broken = True
+        self.wandb.log(values)
+
+    def draw(self, *, now: bool = False) -> None:
+        """Refresh the plots if enough time has passed since the last time, or ``now``."""
+        begin = time.monotonic()
+        if begin < self._next_plot and not now:
+            return
+        try:
+            self._draw()
+        except Exception as error:  # a picture is never worth a run
+            self._warn(f"cannot draw the plots: {error}")
+        end = time.monotonic()
+        self._next_plot = end + max(_PLOT_PAUSE_S, (end - begin) / _PLOT_SHARE)
+
+    def close(self, exit_code: int) -> None:
+        """Close the record and wandb."""
+        self._stream.close()
+        self.wandb.finish(exit_code)
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,207 @@
+"""From settings and data to a finished run folder."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import time
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from loguru import logger
+
+import reports
+from consts import ACCURACY, DONE, FAILED, INTERRUPTED, RUNNING, TEST, TRAIN, VAL, metric_name
+from datamodules.base import ImageSet, Splits
+from datamodules.feed import Feed
+from engine import checkpoint
+from engine.console import last_words, log_to_file
+from engine.devices import choose_precision, compile_blocks, set_determinism
+from engine.module import Chunks, TrainingModule
+from engine.provenance import environment
+from engine.run_folder import RunFolder
+from engine.run_log import RunLog
+from engine.signals import StopRequest
+from engine.wandb_log import WandbLog
+from methods._base import Method
+from schemas import Args
+from utils import EXIT_FAILURE, Interrupted, UserError
+
+EVALUATION_BATCH = 500  # images; bounds memory, does not change results
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is ready to start.
+
+    Attributes:
+        args: the settings.
+        command: the command as typed.
+        method: the network with its rule, on the CPU.
+        splits: the data.
+        device: where to train.
+        resume: the run folder to go on with, or None for a new one.
+    """
+
+    args: Args
+    command: str
+    method: Method
+    splits: Splits
+    device: torch.device
+    resume: Path | None = None
+
+
+def make_feeds(args: Args, splits: Splits, device: torch.device) -> dict[str, Feed]:
+    """The splits on the device: training augmented and shuffled, the others as they are."""
+    spec = splits.spec
+    train = Feed(splits.train, spec, args.optim.batch_size, device, augment=args.data, seed=args.optim.seed)
+    held_out: dict[str, ImageSet | None] = {VAL: splits.val, TEST: splits.test}
+    others = {
+        name: Feed(images, spec, EVALUATION_BATCH, device) for name, images in held_out.items() if images is not None
+    }
+    return {TRAIN: train, **others}
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Train, and return what ``summary.json`` holds at the end.
+
+    Raises:
+        Interrupted: by a signal; the run can be resumed.
+        UserError: the run cannot go on.
+    """
+    args, device = job.args, job.device
+    set_determinism(args.optim.deterministic)
+    method = job.method.to(device, memory_format=torch.channels_last)
+    feeds = make_feeds(args, job.splits, device)
+    state = checkpoint.load(RunFolder(job.resume).checkpoints / checkpoint.LAST) if job.resume else None
+    args = _settle(args, method, feeds[TRAIN], device, state)
+    folder = RunFolder(job.resume) if job.resume else RunFolder.create(Path(args.run.path), args.run.name)
+    log_to_file(folder.path)
+    if state is None:
+        folder.write_start(args, job.command, environment(device, args.optim.seed))
+    else:
+        folder.forget_after(state["step"])
+        folder.update_summary(status=RUNNING)
+    _introduce(args, method, feeds, device, folder, state)
+    if args.run.compile:
+        compile_blocks(method)
+    tags = [args.method.method, args.model.model, args.data.dataset]
+    wandb = WandbLog(args.run.wandb, folder.path, args.flat(), tags, logger.warning)
+    log = RunLog(folder, wandb, partial(reports.refresh, folder.path), logger.warning)
+    with StopRequest() as stop:
+        module = TrainingModule(args, method, feeds, log, stop)
+        if state is not None:
+            module.restore(state)
+        return _fit(module, device)
+
+
+def _settle(args: Args, method: Method, feed: Feed, device: torch.device, state: dict[str, Any] | None) -> Args:
+    """Replace ``auto`` by what it means here, so that the run folder says what was done."""
+    chosen = args.run.precision
+    if state is not None:
+        chosen = state["args"]["run"]["precision"]
+    elif chosen == "auto":
+        chosen, ratio = choose_precision(method, feed.batch(0, 0))
+        logger.info(f"Precision: {chosen} (a training step in fp32 takes {ratio:.2f} times as long as in bf16 here)")
+    settled = args.run.model_copy(update={"precision": chosen, "device": str(device)})
+    return args.model_copy(update={"run": settled})
+
+
+def _introduce(
+    args: Args, method: Method, feeds: dict[str, Feed], device: torch.device, folder: RunFolder, state: dict[str, Any] | None
+) -> None:
+    optim, counts = args.optim, count_parameters(method)
+    verb = "Resuming" if state else "Training"
+    where = f" from step {state['step']}" if state else ""
+    logger.info(
+        f"{verb} {args.model.model} with {args.method.method} on {args.data.dataset}{where}: {optim.epochs} epochs, "
+        f"{feeds[TRAIN].num_images} images, device {device}, {args.run.precision}, {optim.optimizer_type} "
+        f"lr={optim.learning_rate:g} ({optim.lr_schedule}) bs={optim.batch_size} wd={optim.weight_decay:g} seed={optim.seed}, "
+        f"{counts['num_parameters']:,} parameters + {counts['num_head_parameters']:,} in heads"
+    )
+    logger.info(f"Run folder: {folder.path}")
+
+
+def count_parameters(method: Method) -> dict[str, int]:
+    """Parameters of the network, and those that serve training only."""
+    backbone = sum(parameter.numel() for parameter in method.backbone.parameters())
+    everything = sum(parameter.numel() for parameter in method.parameters())
+    return {"num_parameters": backbone, "num_head_parameters": everything - backbone}
+
+
+def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
+    """Run Lightning's trainer to the end, and write down how it ended."""
+    folder, begin = module.run_log.folder, time.monotonic()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    status, code = FAILED, EXIT_FAILURE
+    try:
+        if module.step < module.num_steps:
+            _trainer(module, device).fit(module, train_dataloaders=Chunks(module))
+        status, code = DONE, 0
+    except Interrupted as interrupted:
+        status, code = INTERRUPTED, interrupted.exit_code
+        raise
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(f"out of GPU memory with --batch_size {module.args.optim.batch_size}: lower it") from error
+    finally:
+        if module.progress is not None:
+            module.progress.close()
+        summary = _summarise(module, status, time.monotonic() - begin)
+        folder.update_summary(**summary)
+        module.run_log.draw(now=True)
+        module.run_log.close(code)
+    for line in last_words(folder.path, summary, module.run_log.wandb.mode):
+        logger.info(line)
+    return summary
+
+
+def _trainer(module: TrainingModule, device: torch.device) -> pl.Trainer:
+    """Lightning's trainer with everything off that the engine does itself."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="(pytorch_lightning|lightning_fabric|lightning).*")
+    return pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        max_epochs=module.args.optim.epochs - module.epoch,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        deterministic=None,
+        benchmark=None,
+    )
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory used: allocated on the GPU, or resident in the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _summarise(module: TrainingModule, status: str, wall_s: float) -> dict[str, Any]:
+    epochs = module.run_log.folder.epochs()
+    final = epochs[-1] if epochs else {}
+    num_blocks = module.method.backbone.num_blocks
+    device = next(module.method.parameters()).device
+    return {
+        "status": status,
+        "best_test_accuracy": module.best["test"],
+        "best_epoch": module.best["epoch"],
+        "chosen_on": VAL if VAL in module.feeds else TEST,
+        "final_test_accuracy": final.get(metric_name(TEST, ACCURACY)),
+        "block_test_accuracy": [final.get(metric_name(TEST, ACCURACY, index)) for index in range(num_blocks)],
+        "wall_s": round(wall_s, 2),
+        "train_s": round(module.train_s, 2),
+        "images_per_second": round(module.step * module.args.optim.batch_size / max(module.train_s, 1e-9), 1),
+        "peak_memory_bytes": peak_memory_bytes(device),
+        **count_parameters(module.method),
+    }

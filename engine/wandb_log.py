@@ -1,0 +1,127 @@
+"""wandb as a view of the run that can neither stop it nor hold it up.
+
+Lightning's `WandbLogger` was tried: it prompts or raises without a login, a dead wandb service ends the training, and it sets
+``WANDB_MODE`` for the whole process. `metrics.jsonl` is the record; what is lost here is lost to the dashboard only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from consts import ACCURACY, PROJECT, TEST, VAL, WANDB_DIR, metric_name
+
+_INIT_TIMEOUT_S, _FINISH_TIMEOUT_S = 20, 30
+_ID_FILE = "id.txt"
+
+
+class WandbLog:
+    """One wandb run, or nothing where it is disabled, missing or broken.
+
+    Args:
+        mode: value of ``--wandb``.
+        folder: the run folder; wandb's files go to ``wandb/`` in it.
+        config: flat settings.
+        tags: shown beside the run.
+        warn: called with one line when something is not as asked.
+    """
+
+    def __init__(
+        self, mode: str, folder: Path, config: Mapping[str, Any], tags: list[str], warn: Callable[[str], None]
+    ) -> None:
+        self._run: Any = None
+        self._warn = warn
+        self.mode = mode
+        if mode == "disabled":
+            return
+        try:
+            import wandb
+        except ImportError:
+            warn("wandb is not installed: nothing is logged to it")
+            self.mode = "disabled"
+            return
+        self.mode = _mode(mode, wandb, warn)
+        if self.mode == "disabled":
+            return
+        (folder / WANDB_DIR).mkdir(exist_ok=True)
+        try:
+            self._start(wandb, folder, config, tags)
+        except Exception as error:
+            if self.mode == "offline":
+                self._give_up(error)
+                return
+            warn(f"wandb cannot be reached ({_line(error)}): logging offline; {self._hint(folder)}")
+            self.mode = "offline"
+            try:
+                self._start(wandb, folder, config, tags)
+            except Exception as second:
+                self._give_up(second)
+
+    def _start(self, wandb: Any, folder: Path, config: Mapping[str, Any], tags: list[str]) -> None:
+        """Open the run; a resumed one goes on under the id it was given first."""
+        id_file = folder / WANDB_DIR / _ID_FILE
+        run_id = id_file.read_text().strip() if id_file.exists() else wandb.util.generate_id()
+        id_file.write_text(run_id)
+        settings = wandb.Settings(
+            init_timeout=_INIT_TIMEOUT_S, finish_timeout=_FINISH_TIMEOUT_S, console="off", quiet=True, silent=True
+        )
+        self._run = wandb.init(
+            project=PROJECT, dir=str(folder), id=run_id, resume="allow", name=folder.name, config=dict(config), tags=tags,
+            mode=self.mode, settings=settings,
+        )  # fmt: skip
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")
+        for split in (TEST, VAL):
+            self._run.define_metric(metric_name(split, ACCURACY), step_metric="step", summary="max")
+
+    @staticmethod
+    def _hint(folder: Path) -> str:
+        return f"`wandb sync {folder / WANDB_DIR}/offline-*` uploads it later"
+
+    def _give_up(self, error: Exception) -> None:
+        self._run = None
+        self.mode = "disabled"
+        self._warn(f"wandb failed ({_line(error)}): going on without it; {_record()}")
+
+    def log(self, values: Mapping[str, Any]) -> None:
+        """Show one line of metrics. The first failure ends the logging, not the training."""
+        if self._run is None:
+            return
+        try:
+            self._run.log(dict(values))
+        except Exception as error:
+            self._give_up(error)
+
+    def finish(self, exit_code: int = 0) -> None:
+        """Close the run; returns within the time-out whatever the network does."""
+        if self._run is None:
+            return
+        try:
+            self._run.finish(exit_code=exit_code)
+        except Exception as error:
+            self._give_up(error)
+        self._run = None
+
+
+def _mode(mode: str, wandb: Any, warn: Callable[[str], None]) -> str:
+    """What ``auto`` means here. Never prompts and never asks the network."""
+    if mode != "auto":
+        return mode
+    if chosen := os.environ.get("WANDB_MODE"):
+        return chosen if chosen in ("online", "offline", "disabled") else "offline"
+    try:
+        if wandb.login(prompt=False, verify=False):
+            return "online"
+    except Exception as error:
+        warn(f"wandb refuses the stored key ({_line(error)}): logging offline")
+    return "offline"
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _record() -> str:
+    return "metrics.jsonl has everything"

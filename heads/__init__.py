@@ -1,0 +1,1 @@
+"""Small networks that serve training only. They know nothing of labels, methods or each other."""

@@ -1,0 +1,69 @@
+"""Classification heads: from a block's output to logits. The choice decides most of a local method's cost and accuracy."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from model import Shape, mlp
+
+
+def average_pool(shape: Shape, size: int) -> tuple[nn.Module, Shape]:
+    """Average-pool to ``size`` x ``size`` with one fixed kernel, and the shape behind it.
+
+    `nn.AdaptiveAvgPool2d` is not used: its backward has no deterministic CUDA kernel (pytorch#108341). Maps that are not
+    larger than ``size`` pass unchanged. Where the size does not divide, neighbouring windows overlap by the remainder.
+    """
+    if shape.height <= size and shape.width <= size:
+        return nn.Identity(), shape
+    strides = (max(shape.height // size, 1), max(shape.width // size, 1))
+    targets = (min(shape.height, size), min(shape.width, size))
+    kernels = tuple(
+        side - (target - 1) * stride
+        for side, target, stride in zip((shape.height, shape.width), targets, strides, strict=True)
+    )
+    return nn.AvgPool2d(kernels, strides), Shape(shape.channels, *targets)
+
+
+def flatten_mlp(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_dim: int) -> nn.Module:
+    """Flatten - [Linear - ReLU] x n - Linear on the full map (AlonNT/Thesis): most of the parameters of a local network."""
+    return mlp(shape.num_features, num_classes, n_hidden_layers, hidden_dim)
+
+
+def convolutional(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_dim: int) -> nn.Module:
+    """Conv 3x3 - BN - ReLU - MaxPool 2x2, then `flatten_mlp` (AlonNT/Thesis, commit e250921)."""
+    channels = shape.channels
+    layers: list[nn.Module] = [nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+    if min(shape.height, shape.width) >= 2:
+        layers.append(nn.MaxPool2d(2))
+        shape = shape.halved()
+    return nn.Sequential(*layers, mlp(shape.num_features, num_classes, n_hidden_layers, hidden_dim))
+
+
+def pooled(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_dim: int) -> nn.Module:
+    """Average-pool to 2x2, then `flatten_mlp`: few parameters at any resolution (after Belilovsky 2020, section 4)."""
+    pool, small = average_pool(shape, 2)
+    return nn.Sequential(pool, mlp(small.num_features, num_classes, n_hidden_layers, hidden_dim))
+
+
+def mlp_sr(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_dim: int) -> nn.Module:
+    """The MLP-SR head of DGL (Belilovsky et al. 2020, arXiv 1901.08164; eugenium/DGL ``auxiliary_nets_study``).
+
+    Average-pool to a quarter of the side, three times Conv 1x1 - BN - ReLU, average-pool to 2x2, then ``n_hidden_layers``
+    times Linear - BN - ReLU of width 4C (three in the paper; ``hidden_dim`` is not used), Linear.
+    """
+    quarter = -(-min(shape.height, shape.width) // 4)
+    pool, small = average_pool(shape, max(quarter, 2))  # theirs pools a 4x4 map to one pixel and copies it to 2x2 later
+    layers: list[nn.Module] = [pool]
+    for _ in range(3):
+        convolution = nn.Conv2d(shape.channels, shape.channels, 1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(shape.channels), nn.ReLU(inplace=True)]
+    pool, small = average_pool(small, 2)
+    layers += [pool, nn.Flatten()]
+    width, features = 4 * shape.channels, small.num_features
+    for _ in range(n_hidden_layers):
+        layers += [nn.Linear(features, width), nn.BatchNorm1d(width), nn.ReLU(inplace=True)]
+        features = width
+    return nn.Sequential(*layers, nn.Linear(features, num_classes))
+
+
+CLASSIFIERS = {"mlp": flatten_mlp, "cnn": convolutional, "pooled": pooled, "mlp_sr": mlp_sr}

@@ -1,0 +1,126 @@
+"""Train a convolutional network without end-to-end back-propagation: ``python main.py --device cuda:0 --dgl``.
+
+The run in one screen: flags to settings, data, network and method, engine, report. torch and Lightning are imported only
+when there is something to train, so that help and refusals answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cli
+from utils import EXIT_SIGINT, Interrupted, UserError
+
+if TYPE_CHECKING:
+    from datamodules.base import Splits
+    from methods._base import Method
+    from schemas import Args
+
+
+def assemble(args: Args) -> tuple[Method, Splits]:
+    """The data that ``args`` name, and the network with its rule."""
+    import torch
+    from loguru import logger
+
+    import methods
+    from datamodules import load_data
+    from model import build_backbone
+
+    splits = load_data(args.data, announce=logger.info, progress=args.run.progress_bar)
+    torch.manual_seed(args.optim.seed)  # the backbone first, so that every method starts from the same weights
+    backbone = build_backbone(args.model, splits.spec)
+    return methods.load(args.method.method)(args.method, backbone, splits.spec), splits
+
+
+def train(command: cli.Command) -> None:
+    """Run a training command to its end."""
+    args = command.args
+    assert args is not None
+    from loguru import logger
+
+    from engine.console import log_to_terminal
+    from engine.run_folder import find_unfinished, is_done
+
+    log_to_terminal()
+    for warning in command.warnings:
+        logger.warning(warning)
+    resume = Path(args.run.resume) if args.run.resume not in (None, "auto") else None
+    if args.run.resume == "auto":
+        resume = find_unfinished(Path(args.run.path), args)
+        logger.info(f"--resume auto: {f'going on with {resume}' if resume else 'no unfinished run of these settings; starting'}")
+    if resume is not None and is_done(resume):
+        logger.info(f"{resume} is finished already; nothing to do")
+        return
+
+    from engine.devices import resolve_device
+    from engine.trainer import Job, run
+
+    device = resolve_device(args.run.device)
+    method, splits = assemble(args)
+    run(Job(args, command.text, method, splits, device, resume))
+
+
+def report(command: cli.Command) -> None:
+    """Compare runs."""
+    import reports
+
+    out = command.options["out"]
+    print(reports.report([Path(run) for run in command.options["runs"]], Path(out) if out else None))
+
+
+def evaluate(command: cli.Command) -> None:
+    """Test a run's weights again, every block's head included."""
+    from cli.settings import read_config
+    from consts import CONFIG_FILE, TEST
+    from engine import checkpoint
+    from engine.console import log_to_terminal
+    from engine.devices import resolve_device
+    from engine.evaluation import evaluate as measure
+    from engine.run_folder import RunFolder
+    from engine.trainer import make_feeds
+    from schemas import build_args
+
+    log_to_terminal()
+    folder = RunFolder(Path(command.options["runs"][0]))
+    args = build_args({name: item.value for name, item in read_config(folder.path / CONFIG_FILE).items()})
+    device = resolve_device(command.options["device"])
+    state = checkpoint.load(folder.checkpoints / f"{command.options['weights']}.ckpt")
+    method, splits = assemble(args)
+    method.load_state_dict(state["method"])
+    method.to(device)
+    for name, value in measure(method, make_feeds(args, splits, device)[TEST], args.run.precision).means(TEST).items():
+        print(f"{name:28} {value:.4f}")
+
+
+def print_config(command: cli.Command) -> None:
+    """Print the resolved settings."""
+    import yaml
+
+    assert command.args is not None
+    print(yaml.safe_dump(command.args.model_dump(mode="json"), sort_keys=False), end="")
+
+
+VERBS = {"train": train, "report": report, "evaluate": evaluate, "print_config": print_config}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what ``argv`` asks for, and return the exit code."""
+    try:
+        command = cli.parse(argv)
+        VERBS[command.verb](command)
+    except UserError as error:
+        print(f"{cli.PROGRAM}: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{cli.PROGRAM}: stopped before training began", file=sys.stderr)
+        return EXIT_SIGINT
+    except Interrupted as interrupted:
+        return interrupted.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,106 @@
+"""The contract of a training rule: turn a batch into gradients, and nothing else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from consts import block_name
+from datamodules.base import Batch, DataSpec
+from model import Backbone
+from schemas import MethodArgs
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a method may read; the contract tests enforce it.
+
+    Attributes:
+        isolation: whose parameters the gradient of a block depends on. ``block``: its own and those below; ``neighbour``:
+            the next block's too; ``broadcast``: a signal from the top as well; ``none``: all.
+    """
+
+    isolation: Literal["none", "block", "neighbour", "broadcast"]
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What one batch gave, for metrics only; gradients are in ``.grad``. Device tensors without a graph.
+
+    Attributes:
+        logits: per block (B, N) logits of its classification head; None where it has none. The last is the network's.
+        losses: per block its scalar training loss; None where it has none.
+        metrics: further scalars by name.
+    """
+
+    logits: Sequence[Tensor | None]
+    losses: Sequence[Tensor | None]
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Method(nn.Module, ABC):
+    """A backbone together with the rule that trains it.
+
+    Args:
+        args: the method's own section of the settings.
+        backbone: the network; becomes part of the method.
+        spec: the data it will see.
+    """
+
+    TRAITS: ClassVar[Traits]
+
+    def __init__(self, args: MethodArgs, backbone: Backbone, spec: DataSpec) -> None:
+        super().__init__()
+        self.args = args
+        self.backbone = backbone
+        self.first_trainable = args.first_trainable_block % backbone.num_blocks
+        for block in backbone.blocks[: self.first_trainable]:
+            block.requires_grad_(False)
+        self.train()
+
+    @property
+    def traits(self) -> Traits:
+        """The traits with these settings; a setting may widen what the class declares."""
+        return self.TRAITS
+
+    @property
+    def last(self) -> int:
+        """Index of the last block."""
+        return self.backbone.num_blocks - 1
+
+    def train(self, mode: bool = True) -> Method:
+        """Switch between training and evaluation; frozen blocks stay in evaluation, their statistics with them."""
+        super().train(mode)
+        for block in self.backbone.blocks[: self.first_trainable]:
+            block.eval()
+        return self
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Inference: (B, N) logits of the backbone alone."""
+        return self.backbone(x_BCHW)
+
+    @abstractmethod
+    def fill_grads(self, batch: Batch) -> StepOutput:
+        """Add this batch's gradients to ``.grad`` of the trainable parameters. The caller zeroes them and steps."""
+
+    def block_logits(self, x_BCHW: Tensor) -> list[Tensor | None]:
+        """Inference at every exit: logits of each block that has a classification head, else None."""
+        return [None] * self.last + [self(x_BCHW)]
+
+    def block_heads(self, index: int) -> list[nn.Module]:
+        """The heads trained with block ``index``; the classifier counts as the last block's."""
+        return [self.backbone.classifier] if index == self.last else []
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """One optimiser group per trainable block, named ``block_03``, its heads included."""
+        return [
+            {
+                "name": block_name(index),
+                "params": [p for part in (self.backbone.block(index), *self.block_heads(index)) for p in part.parameters()],
+            }
+            for index in range(self.first_trainable, self.backbone.num_blocks)
+        ]

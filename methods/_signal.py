@@ -1,0 +1,90 @@
+"""Signal methods: one forward pass cut at every block, then a teaching signal injected at each cut, from the top down."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from datamodules.base import Batch
+from methods._base import Method, StepOutput
+from objectives.classification import cross_entropy
+
+
+@dataclass
+class Trace:
+    """The cut graph of one batch.
+
+    Attributes:
+        batch: what was seen.
+        inputs: per block its input as a leaf; one more for the classifier. None for frozen blocks.
+        outputs: per block its output, with the block's graph and no other. None for frozen blocks.
+        logits_BN: the network's output, detached.
+        error_BN: gradient of the mean loss at the logits, ``(softmax - onehot) / B``.
+        loss: the network's loss, detached.
+    """
+
+    batch: Batch
+    inputs: list[Tensor | None]
+    outputs: list[Tensor | None]
+    logits_BN: Tensor
+    error_BN: Tensor
+    loss: Tensor
+
+
+class SignalMethod(Method):
+    """The family of rules that differ only in the signal a block receives at its output.
+
+    The classifier always gets the gradient of the loss. Block i receives ``signal(i, trace, above)``, where ``above`` is
+    the cotangent that block i + 1 (or the classifier) sent down through its own backward pass.
+    """
+
+    @abstractmethod
+    def signal(self, index: int, trace: Trace, above_BCHW: Tensor) -> Tensor:
+        """The cotangent to inject at the output of block ``index``, of that output's shape."""
+
+    def learn(self, trace: Trace) -> Tensor | None:
+        """The loss of the method's own parameters, if it has any; called when every signal is known."""
+        return None
+
+    def run(self, batch: Batch) -> tuple[Trace, Tensor]:
+        """Forward through the cut graph; returns the trace and the logits with the classifier's graph."""
+        inputs: list[Tensor | None] = []
+        outputs: list[Tensor | None] = []
+        h_BCHW = batch.x_BCHW
+        for index in range(self.backbone.num_blocks):
+            block = self.backbone.block(index)
+            if index < self.first_trainable:
+                with torch.no_grad():
+                    h_BCHW = block(h_BCHW)
+                inputs.append(None)
+                outputs.append(None)
+                continue
+            # Nothing below the first trainable block learns, so the gradient at its input is never formed.
+            leaf_BCHW = h_BCHW.detach().requires_grad_(index > self.first_trainable)
+            h_BCHW = block(leaf_BCHW)
+            inputs.append(leaf_BCHW)
+            outputs.append(h_BCHW)
+        top_BCHW = h_BCHW.detach().requires_grad_()
+        inputs.append(top_BCHW)
+        logits_BN = self.backbone.classifier(top_BCHW)
+        leaf_BN = logits_BN.detach().requires_grad_()
+        loss = cross_entropy(leaf_BN, batch.y_B, self.args.label_smoothing)
+        (error_BN,) = torch.autograd.grad(loss, leaf_BN)
+        return Trace(batch, inputs, outputs, leaf_BN.detach(), error_BN, loss.detach()), logits_BN
+
+    def fill_grads(self, batch: Batch) -> StepOutput:
+        """Inject the error at the logits, then a signal at every block from the top down, then let `learn` learn."""
+        trace, logits_BN = self.run(batch)
+        logits_BN.backward(trace.error_BN)
+        for index in reversed(range(self.first_trainable, self.backbone.num_blocks)):
+            out_BCHW, upper_BCHW = trace.outputs[index], trace.inputs[index + 1]
+            assert out_BCHW is not None and upper_BCHW is not None and upper_BCHW.grad is not None
+            out_BCHW.backward(self.signal(index, trace, upper_BCHW.grad))
+        loss = self.learn(trace)
+        if loss is not None:
+            loss.backward()
+        absent: list[Tensor | None] = [None] * self.last
+        return StepOutput([*absent, trace.logits_BN], [*absent, trace.loss])

@@ -1,0 +1,135 @@
+"""The networks: a backbone is a list of blocks and a classifier, and knows nothing of how it is trained."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from consts import NETWORKS, POOL
+from schemas import ModelArgs
+from utils import UsageError
+
+
+class InputSpec(Protocol):
+    """What a network must know of its data; `datamodules.base.DataSpec` has it."""
+
+    @property
+    def num_channels(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def num_classes(self) -> int: ...
+
+
+class Shape(NamedTuple):
+    """Shape of one image or feature map, the batch left out."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def num_features(self) -> int:
+        """Number of values in the map."""
+        return self.channels * self.height * self.width
+
+    def halved(self) -> Shape:
+        """The shape behind a 2x2 pool, which drops an odd last row or column."""
+        return Shape(self.channels, self.height // 2, self.width // 2)
+
+
+def mlp(num_features: int, num_classes: int, n_hidden_layers: int, hidden_dim: int) -> nn.Sequential:
+    """Flatten, then ``n_hidden_layers`` times Linear-ReLU, then Linear to (B, num_classes) logits."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    for _ in range(n_hidden_layers):
+        layers += [nn.Linear(num_features, hidden_dim), nn.ReLU(inplace=True)]
+        num_features = hidden_dim
+    return nn.Sequential(*layers, nn.Linear(num_features, num_classes))
+
+
+class Block(nn.Module):
+    """Conv-BN-ReLU(-Dropout)(-MaxPool): the unit that is trained on its own.
+
+    Attributes:
+        features: all of it but the pool.
+        pool: 2x2 max-pool, or identity.
+        features_shape: shape before the pool.
+        out_shape: shape behind it.
+    """
+
+    def __init__(self, in_shape: Shape, channels: int, kernel_size: int, pool: bool, args: ModelArgs) -> None:
+        super().__init__()
+        convolution = nn.Conv2d(
+            in_shape.channels, channels, kernel_size, padding=kernel_size // 2, padding_mode=args.padding_mode
+        )
+        layers: list[nn.Module] = [convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+        if args.dropout_prob > 0:
+            layers.append(nn.Dropout(args.dropout_prob))
+        self.features = nn.Sequential(*layers)
+        self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
+        self.features_shape = Shape(channels, in_shape.height, in_shape.width)
+        self.out_shape = self.features_shape.halved() if pool else self.features_shape
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Map (B, *in_shape) to (B, *out_shape)."""
+        return self.pool(self.features(x_BCHW))
+
+
+class Backbone(nn.Module):
+    """Blocks in order, then the classifier.
+
+    Attributes:
+        blocks: list of `Block`.
+        classifier: maps the last block's output to (B, num_classes) logits.
+        out_shapes: output shape of every block.
+    """
+
+    def __init__(self, blocks: list[Block], classifier: nn.Module) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.classifier = classifier
+        self.out_shapes = [block.out_shape for block in blocks]
+
+    def block(self, index: int) -> Block:
+        """Block ``index``, typed."""
+        block = self.blocks[index]
+        assert isinstance(block, Block)
+        return block
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of blocks, the classifier not counted."""
+        return len(self.blocks)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Logits of shape (B, num_classes)."""
+        for block in self.blocks:
+            x_BCHW = block(x_BCHW)
+        return self.classifier(x_BCHW)
+
+
+def build_backbone(args: ModelArgs, spec: InputSpec) -> Backbone:
+    """The network that ``--model`` names, with PyTorch's default initialisation; shapes by arithmetic.
+
+    Raises:
+        UsageError: the images are too small for the network's pools.
+    """
+    layout = NETWORKS[args.model]
+    shape = Shape(spec.num_channels, spec.height, spec.width)
+    smallest = 2**layout.num_pools
+    if min(shape.height, shape.width) < smallest:
+        raise UsageError(
+            f"--model {args.model} halves the image {layout.num_pools} times and needs {smallest}x{smallest} pixels or more, "
+            f"but these images are {shape.height}x{shape.width}: choose a model with fewer pools, as BasicCNN"
+        )
+    blocks: list[Block] = []
+    for entry, following in zip(layout.channels, (*layout.channels[1:], None), strict=True):
+        if isinstance(entry, int):
+            blocks.append(Block(shape, entry, layout.kernel_size, pool=following == POOL, args=args))
+            shape = blocks[-1].out_shape
+    assert args.mlp_n_hidden_layers is not None and args.mlp_hidden_dim is not None  # resolved by the schema
+    classifier = mlp(shape.num_features, spec.num_classes, args.mlp_n_hidden_layers, args.mlp_hidden_dim)
+    return Backbone(blocks, classifier)

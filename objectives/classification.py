@@ -1,0 +1,15 @@
+"""Objectives on logits."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def cross_entropy(logits_BN: Tensor, y_B: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Mean over the batch of ``-log softmax(logits)[y]``, in float32 or wider whatever the logits' type.
+
+    With ``label_smoothing`` s the target is ``(1 - s) onehot(y) + s / N``. Equal logits give ``ln N``.
+    """
+    logits_BN = logits_BN.float() if logits_BN.dtype.itemsize < 4 else logits_BN
+    return F.cross_entropy(logits_BN, y_B, label_smoothing=label_smoothing)

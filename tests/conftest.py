@@ -1,0 +1,60 @@
+"""Small networks and batches that the whole suite shares."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import methods
+from consts import NETWORKS
+from datamodules.base import Batch, DataSpec
+from methods._base import Method
+from model import Backbone, Block, Shape, build_backbone, mlp
+from schemas import ModelArgs, build_args
+
+CLASSES = tuple("abcde")
+
+
+def make_spec(size: int = 8, channels: int = 3) -> DataSpec:
+    return DataSpec("test", channels, size, size, CLASSES, (0.5,) * channels, (0.5,) * channels)
+
+
+def make_batch(size: int = 8, channels: int = 3, num_images: int = 6, dtype: torch.dtype = torch.float64) -> Batch:
+    generator = torch.Generator().manual_seed(7)
+    x_BCHW = torch.randn(num_images, channels, size, size, generator=generator, dtype=dtype)
+    return Batch(x_BCHW, torch.randint(len(CLASSES), (num_images,), generator=generator))
+
+
+def strided_backbone(dropout: float = 0.0) -> Backbone:
+    """Three blocks with a stride, pools, BatchNorm and a classifier with a hidden layer."""
+    args = ModelArgs(model="BasicCNN", dropout_prob=dropout)
+    first = Block(Shape(3, 8, 8), 4, 3, pool=True, args=args)
+    second = Block(first.out_shape, 6, 3, pool=False, args=args)
+    second.features[0] = nn.Conv2d(4, 6, 3, stride=2, padding=1)
+    second.features_shape = second.out_shape = Shape(6, 2, 2)
+    third = Block(second.out_shape, 5, 3, pool=True, args=args)
+    return Backbone([first, second, third], mlp(third.out_shape.num_features, len(CLASSES), 1, 7))
+
+
+def make_method(name: str, backbone: Backbone | None = None, **settings: object) -> Method:
+    """Method ``name`` in float64 on ``backbone`` (default: the strided one), always with the same initial weights."""
+    torch.manual_seed(0)
+    backbone = backbone or strided_backbone()
+    args = build_args({"method": name, "aux_mlp_hidden_dim": 9, **settings} if name != "bp" else {"method": name, **settings})
+    return methods.load(name)(args.method, backbone, make_spec()).double()
+
+
+def gradients(method: Method) -> dict[str, torch.Tensor | None]:
+    return {name: None if p.grad is None else p.grad.clone() for name, p in method.named_parameters()}
+
+
+@pytest.fixture
+def small_network(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A network that trains in a blink, reachable from the command line."""
+    monkeypatch.setitem(NETWORKS, "VGGs", NETWORKS["VGGs"]._replace(mlp_hidden_dim=16))
+    return "VGGs"
+
+
+def build(name: str, size: int = 32, channels: int = 3) -> Backbone:
+    return build_backbone(ModelArgs(model=name), make_spec(size, channels))

@@ -1,0 +1,57 @@
+"""Classification heads: shapes at any size, parameter counts of the thesis, the pool against torch's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from heads.classifiers import CLASSIFIERS, average_pool
+from model import Shape
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 16])
+def test_logits_at_any_resolution(kind: str, size: int) -> None:
+    head = CLASSIFIERS[kind](Shape(4, size, size), 10, 1, 8)
+    assert head(torch.randn(3, 4, size, size)).shape == (3, 10)
+
+
+# AlonNT/Thesis, BasicCNN (256 wide) and VGG11c (1024 wide) by block.
+@pytest.mark.parametrize(
+    ("kind", "shape", "width", "count"),
+    [
+        ("mlp", (128, 16, 16), 256, 8_391_434),
+        ("mlp", (128, 8, 8), 256, 2_099_978),
+        ("mlp", (64, 32, 32), 1024, 67.12e6),
+        ("cnn", (64, 32, 32), 1024, 16.83e6),
+        ("cnn", (512, 8, 8), 1024, 10.76e6),
+    ],
+)
+def test_parameter_counts_of_the_thesis(kind: str, shape: tuple[int, int, int], width: int, count: float) -> None:
+    with torch.device("meta"):
+        head = CLASSIFIERS[kind](Shape(*shape), 10, 1, width)
+    assert sum(p.numel() for p in head.parameters()) == pytest.approx(count, abs=5000 if isinstance(count, float) else 0)
+
+
+def test_pooled_heads_have_the_same_size_at_every_resolution() -> None:
+    for kind in ("pooled", "mlp_sr"):
+        counts = {
+            sum(p.numel() for p in CLASSIFIERS[kind](Shape(16, size, size), 10, 2, 32).parameters()) for size in (4, 8, 16, 32)
+        }
+        assert len(counts) == 1
+
+
+@pytest.mark.parametrize(("side", "target"), [(8, 2), (16, 4), (7, 2), (3, 2), (2, 2), (1, 2), (5, 2), (9, 3)])
+def test_pool_reaches_its_size_and_is_the_adaptive_one_where_that_divides(side: int, target: int) -> None:
+    x_BCHW = torch.randn(2, 3, side, side, dtype=torch.float64)
+    pool, shape = average_pool(Shape(3, side, side), target)
+    out_BCHW = pool(x_BCHW)
+    assert out_BCHW.shape[1:] == shape == (3, min(side, target), min(side, target))
+    if side % target == 0:
+        torch.testing.assert_close(out_BCHW, F.adaptive_avg_pool2d(x_BCHW, target))
+
+
+def test_a_map_that_is_not_square() -> None:
+    pool, shape = average_pool(Shape(3, 1, 8), 2)
+    assert pool(torch.zeros(1, 3, 1, 8)).shape[1:] == shape == (3, 1, 2)

@@ -1,0 +1,156 @@
+"""What every method promises, for every file in `methods/`."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+import methods
+from schemas import method_sections
+from tests.conftest import build, gradients, make_batch, make_method, strided_backbone
+
+NAMES = methods.names()
+
+
+def test_every_file_has_its_section_and_every_section_its_file() -> None:
+    assert sorted(method_sections()) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_docstring_has_the_headings(name: str) -> None:
+    doc = __import__(f"methods.{name}", fromlist=["x"]).__doc__
+    for heading in ("Paper:", "Signal:", "Cost:", "Deviations:", "Reference numbers:"):
+        assert f"\n{heading}\n" in doc
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("first", [0, 1, -1])
+def test_gradients_reach_exactly_the_trainable_parameters(name: str, first: int) -> None:
+    method = make_method(name, first_trainable_block=first)
+    method.fill_grads(make_batch())
+    grouped = {id(p) for group in method.param_groups() for p in group["params"]}
+    for parameter_name, parameter in method.named_parameters():
+        assert (parameter.grad is not None) == (id(parameter) in grouped), parameter_name
+        if parameter.grad is not None:
+            assert parameter.grad.shape == parameter.shape
+            assert torch.isfinite(parameter.grad).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_groups_are_named_by_block_and_hold_each_parameter_once(name: str) -> None:
+    groups = make_method(name, first_trainable_block=1).param_groups()
+    assert [group["name"] for group in groups] == ["block_01", "block_02"]
+    parameters = [id(p) for group in groups for p in group["params"]]
+    assert len(parameters) == len(set(parameters))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_add_up_and_repeat(name: str) -> None:
+    method, batch = make_method(name), make_batch()
+    method.fill_grads(batch)
+    once = gradients(method)
+    method.fill_grads(batch)
+    twice = gradients(method)
+    for key, gradient in once.items():
+        assert torch.equal(twice[key], gradient + gradient), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_step_changes_nothing_but_gradients_and_statistics(name: str) -> None:
+    method, batch = make_method(name), make_batch()
+    before = copy.deepcopy(method.state_dict())
+    method.fill_grads(batch)
+    for key, value in method.state_dict().items():
+        moved = "running_" in key or "num_batches_tracked" in key
+        assert torch.equal(value, before[key]) != moved, key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_output_has_an_entry_for_every_block_and_no_graph(name: str) -> None:
+    method, batch = make_method(name), make_batch()
+    output = method.fill_grads(batch)
+    assert len(output.logits) == len(output.losses) == 3
+    assert output.logits[-1].shape == (6, 5)
+    assert not any(value.requires_grad for value in [*output.logits, *output.losses] if value is not None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inference_is_the_backbone_alone_and_the_last_exit(name: str) -> None:
+    method, batch = make_method(name).eval(), make_batch()
+    with torch.no_grad():
+        expected = method.backbone(batch.x_BCHW)
+        assert torch.equal(method(batch.x_BCHW), expected)
+        assert torch.equal(method.block_logits(batch.x_BCHW)[-1], expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_frozen_blocks_keep_their_statistics_and_build_no_graph(name: str) -> None:
+    method = make_method(name, first_trainable_block=-1).train()
+    before = copy.deepcopy(method.backbone.blocks[:2].state_dict())
+    method.fill_grads(make_batch())
+    for key, value in method.backbone.blocks[:2].state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [(name, {}) for name in NAMES] + [("dgl", {"is_direct_global": True})], ids=str
+)
+def test_isolation_is_as_declared(name: str, settings: dict) -> None:
+    """Change the weights of every block above block 0, or only those beyond its neighbour; its gradient tells."""
+    method, batch = make_method(name, **settings), make_batch()
+
+    def gradient_of_first_block() -> torch.Tensor:
+        method.zero_grad()
+        method.fill_grads(batch)
+        return method.backbone.blocks[0].features[0].weight.grad.clone()
+
+    def changed_by(parts: list[torch.nn.Module]) -> bool:
+        before = gradient_of_first_block()
+        with torch.no_grad():
+            for part in parts:
+                for parameter in part.parameters():
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+        return not torch.equal(gradient_of_first_block(), before)
+
+    far = [method.backbone.blocks[2], method.backbone.classifier]
+    isolation = method.traits.isolation
+    assert changed_by(far) == (isolation in ("none", "broadcast"))
+    assert changed_by([method.backbone.blocks[1]]) == (isolation != "block")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("network", ["BasicCNN", "VGGs", "VGG8c"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_loss_falls_on_a_fixed_batch(name: str, network: str, precision: str) -> None:
+    size = 16 if network == "VGG8c" else 8
+    method = make_method(name, build(network, size)).float()
+    batch = make_batch(size, dtype=torch.float32)
+    optimizer = torch.optim.SGD(method.param_groups(), lr=0.02)
+    losses = []
+    for _ in range(8):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            losses.append(method.fill_grads(batch).losses[-1].item())
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_deep_copy_trains_alone(name: str) -> None:
+    """The precision probe runs on a copy; the original must not notice."""
+    method = make_method(name)
+    before = copy.deepcopy(method.state_dict())
+    copy.deepcopy(method).fill_grads(make_batch())
+    assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
+    assert all(p.grad is None for p in method.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dropout_is_active_in_training_only(name: str) -> None:
+    method, batch = make_method(name, strided_backbone(dropout=0.5)), make_batch()
+    first, second = (method.fill_grads(batch).losses[-1] for _ in range(2))
+    assert not torch.equal(first, second)
+    method.eval()
+    assert torch.equal(method(batch.x_BCHW), method(batch.x_BCHW))

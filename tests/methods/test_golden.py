@@ -1,0 +1,45 @@
+"""Losses of twenty steps of every method, in float64, against the file that a reviewed run wrote.
+
+A change that moves them changes what the method computes. Write the file anew with
+``python -m tests.methods.test_golden`` and say in the commit why the numbers moved.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import methods
+from tests.conftest import make_batch, make_method
+
+FILE = Path(__file__).with_name("golden.json")
+CASES = {name: (name, {}) for name in methods.names()} | {"dgl direct global": ("dgl", {"is_direct_global": True})}
+
+
+def trace(case: str) -> list[list[float | None]]:
+    """Loss of every block at every one of twenty steps."""
+    name, settings = CASES[case]
+    method, batch = make_method(name, **settings), make_batch()
+    optimizer = torch.optim.SGD(method.param_groups(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    rows = []
+    for _ in range(20):
+        output = method.fill_grads(batch)
+        optimizer.step()
+        optimizer.zero_grad()
+        rows.append([None if loss is None else loss.item() for loss in output.losses])
+    return rows
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_losses_are_the_golden_ones(case: str) -> None:
+    golden = json.loads(FILE.read_text())[case]
+    for step, (row, expected) in enumerate(zip(trace(case), golden, strict=True)):
+        for index, (loss, value) in enumerate(zip(row, expected, strict=True)):
+            assert loss == (value if value is None else pytest.approx(value, rel=1e-9)), (step, index)
+
+
+if __name__ == "__main__":
+    FILE.write_text(json.dumps({case: trace(case) for case in CASES}, indent=1) + "\n")

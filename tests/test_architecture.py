@@ -1,0 +1,84 @@
+"""Imports point one way, settings are values, and the engine knows nobody by name."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import methods
+from consts import NETWORKS
+
+ROOT = Path(__file__).parent.parent
+# Low to high. Rooms of one rank do not import each other; `reports` and `cli` see settings and files, never the network.
+RANKS = [
+    {"consts", "utils"}, {"schemas", "reports"}, {"cli", "model", "datamodules"}, {"heads", "objectives"}, {"methods"},
+    {"diagnostics"}, {"engine"}, {"main", "benchmarks"},
+]  # fmt: skip
+RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
+FILES = [
+    path
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("*/**/*.py")]
+    if path.relative_to(ROOT).parts[0].removesuffix(".py") in RANK
+]
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """Top-level names imported by a file, and whether the import stands at module level."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = set(ast.iter_child_nodes(tree))
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name.partition(".")[0], node in top) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.append((node.module.partition(".")[0], node in top))
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_import_points_upward_or_sideways(path: Path) -> None:
+    room = room_of(path)
+    for name, _ in imports(path):
+        if name in RANK and name != room:
+            assert RANK[name] < RANK[room], f"{room} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_heavy_libraries_stay_out_of_the_light_rooms(path: Path) -> None:
+    room, found = room_of(path), imports(path)
+    heavy = {"torch", "torchvision", "pytorch_lightning", "wandb", "matplotlib"}
+    if room in ("consts", "utils", "schemas", "cli"):
+        assert not heavy & {name for name, _ in found}
+    if room == "reports":
+        assert not (heavy - {"matplotlib"}) & {name for name, _ in found}
+    if room in ("main", "reports"):
+        assert not heavy & {name for name, top in found if top}
+    if room in ("methods", "heads", "objectives", "model"):
+        assert not {"pytorch_lightning", "wandb", "loguru"} & {name for name, _ in found}
+
+
+def test_reports_see_constants_and_helpers_only() -> None:
+    for path in FILES:
+        if room_of(path) == "reports":
+            assert {name for name, _ in imports(path) if name in RANK} <= {"consts", "utils", "reports"}, path
+
+
+def test_the_engine_names_no_method_and_no_network() -> None:
+    names = {*methods.names(), *NETWORKS}
+    for path in FILES:
+        if room_of(path) == "engine":
+            words = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+            assert not words & names, path
+
+
+def test_top_level_names_hide_no_standard_module() -> None:
+    import sys
+
+    own = {path.stem for path in ROOT.glob("*.py")} | {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
+    assert not own & set(sys.stdlib_module_names)

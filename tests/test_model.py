@@ -1,0 +1,86 @@
+"""Networks: parameter counts of the thesis's table, shapes, and what a block is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from consts import NETWORKS
+from schemas import ModelArgs
+from tests.conftest import build
+from utils import UsageError
+
+# AlonNT/Thesis: convolutional parameters (weights, biases, BatchNorm), number of blocks, side of the last map for 32x32.
+TABLE = {
+    "BasicCNN": (829_952, 3, 4), "VGGs": (0.006e6, 3, 4), "VGGsw": (0.372e6, 3, 4), "VGGsxw": (1.481e6, 3, 4),
+    "VGG8c": (4.504e6, 6, 4), "VGG8b": (6.793e6, 6, 2), "VGG11b": (9.449e6, 9, 2), "VGG11c": (9.226e6, 8, 4),
+    "VGG13c": (9.411e6, 10, 4), "VGG16c": (14.723e6, 13, 4), "VGG19c": (20.035e6, 16, 4), "VGG11": (9.226e6, 8, 1),
+    "VGG13": (9.411e6, 10, 1), "VGG16": (14.723e6, 13, 1), "VGG19": (20.035e6, 16, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_counts_equal_the_published_table(name: str) -> None:
+    parameters, num_blocks, side = TABLE[name]
+    with torch.device("meta"):
+        network = build(name)
+    count = sum(p.numel() for p in network.blocks.parameters())
+    assert count == (parameters if name == "BasicCNN" else pytest.approx(parameters, abs=500))
+    assert network.num_blocks == num_blocks
+    assert network.out_shapes[-1].height == network.out_shapes[-1].width == side
+
+
+def test_classifiers_of_the_thesis() -> None:
+    def count(network: nn.Module) -> int:
+        return sum(p.numel() for p in network.parameters())
+
+    # With ten classes BasicCNN's classifier has 527,114 parameters and VGG11c's 8.400 M; these have five.
+    assert count(build("BasicCNN").classifier) == 527_114 - 5 * 257
+    assert count(build("VGG11c").classifier) == 8192 * 1024 + 1024 + 1024 * 5 + 5
+    assert [type(layer) for layer in build("VGG16").classifier] == [nn.Flatten, nn.Linear]
+
+
+@pytest.mark.parametrize("name", ["BasicCNN", "VGGs", "VGG8c", "VGG8b", "VGG11"])
+@pytest.mark.parametrize("size", [32, 35])
+def test_shapes_by_arithmetic_are_the_real_ones(name: str, size: int) -> None:
+    network = build(name, size, channels=1).eval()
+    h_BCHW = torch.zeros(1, 1, size, size)
+    for block, shape in zip(network.blocks, network.out_shapes, strict=True):
+        features_BCHW = block.features(h_BCHW)
+        assert features_BCHW.shape[1:] == block.features_shape
+        h_BCHW = block(h_BCHW)
+        assert torch.equal(h_BCHW, block.pool(features_BCHW))
+        assert h_BCHW.shape[1:] == shape
+    assert network.classifier(h_BCHW).shape == (1, 5)
+
+
+def test_building_runs_nothing_and_moves_no_statistics() -> None:
+    network = build("VGG8c")
+    for name, buffer in network.named_buffers():
+        if "num_batches" in name:
+            assert buffer == 0
+
+
+def test_same_seed_same_weights() -> None:
+    networks = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        networks.append(build("VGGs").state_dict())
+    assert all(torch.equal(value, networks[1][name]) for name, value in networks[0].items())
+
+
+def test_too_small_an_image_is_refused_in_one_line() -> None:
+    with pytest.raises(UsageError, match=r"--model VGG11 .* 32x32 .* are 28x28"):
+        build("VGG11", 28)
+
+
+def test_circular_padding_wraps() -> None:
+    """Circular padding makes a convolution commute with a circular shift; zero padding does not."""
+    x_BCHW = torch.randn(1, 3, 8, 8)
+    for mode, commutes in (("circular", True), ("zeros", False)):
+        from model import Block, Shape
+
+        convolution = Block(Shape(3, 8, 8), 4, 3, pool=False, args=ModelArgs(padding_mode=mode)).features[0]
+        shifted = convolution(x_BCHW.roll((2, 3), (2, 3)))
+        assert torch.allclose(shifted, convolution(x_BCHW).roll((2, 3), (2, 3)), atol=1e-5) == commutes
