@@ -37,10 +37,11 @@ class Interrupted(Exception):
         self.exit_code = exit_code
 
 
-def did_you_mean(word: str, known: Iterable[str], form: str = "{}") -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``" (did you mean X?)"`` for the known word nearest to ``word``, or an empty string where none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {form.format(near[0])}?)" if near else ""
+    by_lower_case = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), list(by_lower_case), n=1, cutoff=0.6)
+    return f" (did you mean {by_lower_case[near[0]]}?)" if near else ""
 
 
 def duration(seconds: float) -> str:

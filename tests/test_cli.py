@@ -1,0 +1,202 @@
+"""The command line as a user meets it: in a process of its own, from outside."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import cli
+from schemas import SECTIONS, build_args, method_sections
+from utils import UsageError
+
+ROOT = Path(__file__).parent.parent
+
+
+def main(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run main.py and see that it needed less than half a second of processor time (wall time is the machine's business)."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), *words], capture_output=True, text=True, cwd=cwd, env=os.environ | {"COLUMNS": "100"}
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+    return done
+
+
+USAGE_ERRORS = {
+    "--epoch 3": "unknown flag --epoch (did you mean --epochs?)",
+    "--frobnicate": "unknown flag --frobnicate",
+    "stray": "unknown argument stray",
+    "--epochs ten": "--epochs 'ten': allowed is a whole number, at least 1",
+    "--epochs 0": "--epochs '0': allowed is a whole number, at least 1",
+    "--epochs": "argument --epochs: expected one argument",
+    "--learning_rate inf": "--learning_rate 'inf': allowed is a number, above 0",
+    "--dropout_prob 1": "--dropout_prob '1': allowed is a number, at least 0, below 1",
+    "--model vgg16": "(did you mean VGG16?)",
+    "--method dlg": "--method 'dlg': allowed is one of bp,",
+    "--dgl maybe": "--dgl 'maybe': allowed is true or false",
+    "--dgl --bp": "exclude each other",
+    "--dgl --method bp": "exclude each other",
+    "--no_bp": "name the method to use instead",
+    "--is_direct_global": "--is_direct_global has no effect with --method bp; it belongs to: dgl",
+    "--dgl --last_gradient_weight 0.5": "--last_gradient_weight has no effect: it needs --is_direct_global",
+    "--dgl --is_direct_global --last_gradient_weight 1.5": "allowed is a number, at least 0, at most 1",
+    "--optimizer_type Adam --momentum 0.5": "--momentum has no effect: it needs --optimizer_type SGD",
+    "--dgl --pred_aux_type mlp_sr --aux_mlp_hidden_dim 8": "--aux_mlp_hidden_dim has no effect: it needs --pred_aux_type",
+    "--mlp_n_hidden_layers 0 --mlp_hidden_dim 8": "it needs --mlp_n_hidden_layers of 1 or more",
+    "--dataset digits --data_dir x": "--data_dir has no effect",
+    "--dataset folder --download": "--download has no effect",
+    "--random_crop --random_resized_crop": "exclude each other",
+    "--first_trainable_block 3": "--first_trainable_block 3: BasicCNN has 3 blocks, so it must lie in -3 to 2",
+    "--warmup_epochs 20": "--warmup_epochs 20 must be below --epochs 20",
+    "--lr_schedule multistep --lr_milestones 0.9 0.1": "needs ascending fractions between 0 and 1",
+    "--momentum 0": "--nesterov needs a positive --momentum",
+    "--device gpu": "--device 'gpu': allowed is auto",
+    "--name ../x": "--name '../x': allowed is letters, digits",
+    "--config none.yaml": "--config none.yaml: No such file or directory",
+    "--resume none": "--resume 'none': no run folder there",
+    "report": "the following arguments are required: RUN",
+    "evaluate": "the following arguments are required: RUN",
+}
+
+
+@pytest.mark.parametrize(("words", "message"), USAGE_ERRORS.items(), ids=USAGE_ERRORS)
+def test_a_wrong_command_gives_one_line_and_exit_code_2(words: str, message: str, tmp_path: Path) -> None:
+    done = main(*words.split(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("main.py: error: ")
+    assert message in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch: 3", "c.yaml: unknown setting epoch (did you mean epochs?)"),
+        ("epochs: true", "c.yaml: epochs True: allowed is a whole number"),
+        ("wandb: off", "c.yaml: wandb False: allowed is one of auto"),
+        ("epochs: ten", "c.yaml: epochs 'ten'"),
+        ("dgl: true", "c.yaml: unknown setting dgl (write 'method: dgl')"),
+        ("optim: {model: VGG16}", "c.yaml: unknown setting model"),
+        ("nonsense: {a: 1}", "c.yaml: unknown section 'nonsense'"),
+        ("- 1", "must hold settings as 'name: value', not a list"),
+        ("a: [", "c.yaml is not valid YAML at line"),
+    ],
+)
+def test_a_wrong_file_is_named(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    done = main("--config", "c.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert message in done.stderr
+
+
+def test_help_shows_every_flag_once_and_imports_nothing_heavy(tmp_path: Path) -> None:
+    done = main("--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  --")]
+    sections = [*(section for name, section in SECTIONS.items() if name != "method"), *method_sections().values()]
+    names = {name for section in sections for name in section.model_fields}
+    assert sorted(shown) == sorted([f"--{name}" for name in names | {"config", "print_config"} | set(method_sections())])
+
+
+@pytest.mark.parametrize("method", method_sections())
+def test_help_of_a_method_shows_its_own_flags_only(method: str, tmp_path: Path) -> None:
+    text = main("--method", method, "--help", cwd=tmp_path).stdout
+    own = method_sections()[method].model_fields
+    for section in method_sections().values():
+        for name in section.model_fields:
+            assert (f"  --{name} " in text) == (name in own), name
+    assert main(f"--{method}", "--help", cwd=tmp_path).stdout == text
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--dgl", "--method dgl", "--dgl=true", "--dgl True", "--dgl=1", "--method=dgl", "--no_bp --dgl"],
+)
+def test_ways_to_choose_a_method(words: str) -> None:
+    assert cli.parse(words.split()).args.method.method == "dgl"
+
+
+@pytest.mark.parametrize("words", ["", "--no_dgl", "--dgl=false", "--dgl False", "--bp"])
+def test_ways_to_choose_back_propagation(words: str) -> None:
+    assert cli.parse(words.split()).args.method.method == "bp"
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        ("--learning-rate 0.1", "learning_rate", 0.1),
+        ("--learning_rate=1e-3", "learning_rate", 1e-3),
+        ("--no-nesterov", "nesterov", False),
+        ("--nesterov False", "nesterov", False),
+        ("--first_trainable_block -1", "first_trainable_block", -1),
+        ("--lr_schedule multistep --lr_milestones 0.2 0.4", "lr_milestones", [0.2, 0.4]),
+        ("--lr_schedule multistep --lr_milestones=[0.2,0.4]", "lr_milestones", [0.2, 0.4]),
+        ("--dataset digits", "random_horizontal_flip", False),
+        ("--dataset digits --random_horizontal_flip", "random_horizontal_flip", True),
+        ("--random_resized_crop", "random_crop", False),
+        ("--model VGG16", "mlp_n_hidden_layers", 0),
+        ("--model VGG11c", "mlp_hidden_dim", 1024),
+        ("", "mlp_hidden_dim", 256),
+        ("--epochs 3 --epochs 4", "epochs", 4),
+    ],
+)
+def test_ways_to_write_a_value(words: str, name: str, value: object) -> None:
+    assert cli.parse(words.split()).args.flat()[name] == value
+
+
+def test_defaults_then_files_then_flags(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("epochs: 3\nmodel: VGG8c\nmethod: dgl\nlearning_rate: 1e-3\n")
+    second.write_text("optim:\n  epochs: 4\n  batch_size: 7\n")
+    flat = cli.parse(["--config", str(first), "--config", str(second), "--batch_size", "8"]).args.flat()
+    assert (flat["epochs"], flat["batch_size"], flat["model"], flat["method"]) == (4, 8, "VGG8c", "dgl")
+    assert (flat["learning_rate"], flat["momentum"]) == (1e-3, 0.9)
+
+
+def test_print_config_is_taken_back(tmp_path: Path) -> None:
+    done = main("--dgl", "--is_direct_global", "--epochs", "7", "--dataset", "digits", "--print_config", cwd=tmp_path)
+    (tmp_path / "c.yaml").write_text(done.stdout)
+    again = cli.parse(["--config", str(tmp_path / "c.yaml")])
+    assert again.warnings == []
+    assert again.args.model_dump(mode="json") == yaml.safe_load(done.stdout)
+    assert again.args.flat()["epochs"] == 7
+
+
+def test_a_file_of_another_method_warns_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("method: dgl\nis_direct_global: true\n")
+    command = cli.parse(["--config", str(tmp_path / "c.yaml"), "--bp"])
+    assert command.args.method.method == "bp"
+    [warning] = command.warnings
+    assert "is_direct_global has no effect with --method bp" in warning
+
+
+def test_flags_are_unique_across_sections() -> None:
+    for section in method_sections().values():
+        names = [name for part in (*(s for t, s in SECTIONS.items() if t != "method"), section) for name in part.model_fields]
+        assert len(names) == len(set(names))
+
+
+def test_the_configs_of_the_project_are_valid() -> None:
+    files = sorted((ROOT / "configs").rglob("*.yaml"))
+    assert files
+    for file in files:
+        assert cli.parse(["--config", str(file)]).warnings == [], file
+
+
+def test_resume_refuses_a_flag_that_would_change_the_run(tmp_path: Path) -> None:
+    args = build_args({"method": "dgl", "epochs": 5})
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(args.model_dump(mode="json")))
+    resumed = cli.parse(["--resume", str(tmp_path), "--epochs", "5", "--log_interval", "7", "--dgl"]).args
+    assert (resumed.flat()["method"], resumed.flat()["log_interval"], resumed.run.resume) == ("dgl", 7, str(tmp_path))
+    for words in (["--epochs", "6"], ["--learning_rate", "0.1"], ["--bp"], ["--no_nesterov"]):
+        with pytest.raises(UsageError, match="another value would change it"):
+            cli.parse(["--resume", str(tmp_path), *words])
