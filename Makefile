@@ -1,0 +1,50 @@
+# Every target sets up the environment by itself (see .ci/setup). PY=/path/to/python uses an existing one instead, for
+# example conda's, and installs nothing.
+ifeq ($(origin PY),undefined)
+PY := .venv/bin/python
+SETUP := setup
+endif
+
+ARGS ?=
+DEMO ?= --epochs 6 --batch_size 32 --wandb disabled
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test check format bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@echo '  Each takes PY=/path/to/python: use that environment, install nothing.'
+
+setup: ## make .venv (the other targets do it themselves)
+	@.ci/setup
+
+demo: $(SETUP) ## train with dgl and with back-propagation on small data in the code, and compare
+	@set -e; dir=experiments/demo-$$(date +%Y%m%d-%H%M%S); \
+	set -x; \
+	$(PY) main.py --dataset digits --dgl --path $$dir --name dgl $(DEMO); \
+	$(PY) main.py --dataset digits --path $$dir --name bp $(DEMO); \
+	$(PY) main.py report $$dir --out $$dir/report
+
+run: $(SETUP) ## a run: make run ARGS="--device cuda:0 --dgl"
+	@$(PY) main.py $(ARGS)
+
+test: $(SETUP) ## the tests; ARGS="-k name" picks some
+	@$(PY) -m pytest $(ARGS)
+
+check: $(SETUP) ## formatting, lint and types
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy .
+
+format: $(SETUP) ## format the code and mend what lint can mend
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+bench: $(SETUP) ## the benchmarks
+	@$(PY) -m benchmarks $(ARGS)
+
+# Runs and data stay, and so does the cached environment, which other clones may use.
+clean: ## remove caches and the link .venv
+	@[ ! -L .venv ] || rm .venv
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
