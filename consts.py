@@ -43,9 +43,9 @@ def _layout(text: str, **settings: int) -> Layout:
     return Layout(tuple(word if word == POOL else int(word) for word in text.split()), **settings)
 
 
-# BasicCNN: the first network of AlonNT/Thesis (commit f92ea47). The others are its VGG table (commit dbd2533): the plain
-# names are Simonyan & Zisserman (arXiv 1409.1556, table 1) with a linear classifier on the 1x1 map that five pools leave
-# of 32x32; "c" has three pools; "b" is Nokland & Eidnes (arXiv 1901.06656); "s" are small three-block ones.
+# BasicCNN: the first network of AlonNT/Thesis (commit f92ea47). The others are its VGG table (commit dbd2533): the
+# plain names are Simonyan & Zisserman (arXiv 1409.1556, table 1) with a linear classifier on the 1x1 map that five
+# pools leave of 32x32; "c" has three pools; "b" is Nokland & Eidnes (arXiv 1901.06656); "s" are small three-block ones.
 NETWORKS: dict[str, Layout] = {
     "BasicCNN": _layout("128 M 128 M 128 M", kernel_size=5, mlp_hidden_dim=256),
     "VGGs": _layout("8 M 16 M 32 M"),

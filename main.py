@@ -1,7 +1,7 @@
 """Train a convolutional network without end-to-end back-propagation: ``python main.py --device cuda:0 --dgl``.
 
-The run in one screen: flags to settings, data, network and method, engine, report. torch and Lightning are imported only
-when there is something to train, so that help and refusals answer at once.
+The run in one screen: flags to settings, data, network and method, engine, report. torch and Lightning are imported
+only when there is something to train, so that help and refusals answer at once.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def train(command: cli.Command) -> None:
     resume = Path(args.run.resume) if args.run.resume not in (None, "auto") else None
     if args.run.resume == "auto":
         resume = find_unfinished(Path(args.run.path), args)
-        logger.info(f"--resume auto: {f'going on with {resume}' if resume else 'no unfinished run of these settings; starting'}")
+        logger.info(
+            f"--resume auto: {f'going on with {resume}' if resume else 'no unfinished run of these settings; starting'}"
+        )
     if resume is not None and is_done(resume):
         logger.info(f"{resume} is finished already; nothing to do")
         return

@@ -15,13 +15,20 @@ class InputSpec(Protocol):
     """What a network must know of its data; `datamodules.base.DataSpec` has it."""
 
     @property
-    def num_channels(self) -> int: ...
+    def num_channels(self) -> int:
+        """Colour channels."""
+
     @property
-    def height(self) -> int: ...
+    def height(self) -> int:
+        """Pixels."""
+
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """Pixels."""
+
     @property
-    def num_classes(self) -> int: ...
+    def num_classes(self) -> int:
+        """Number of labels."""
 
 
 class Shape(NamedTuple):
@@ -122,8 +129,8 @@ def build_backbone(args: ModelArgs, spec: InputSpec) -> Backbone:
     smallest = 2**layout.num_pools
     if min(shape.height, shape.width) < smallest:
         raise UsageError(
-            f"--model {args.model} halves the image {layout.num_pools} times and needs {smallest}x{smallest} pixels or more, "
-            f"but these images are {shape.height}x{shape.width}: choose a model with fewer pools, as BasicCNN"
+            f"--model {args.model} halves the image {layout.num_pools} times and needs {smallest}x{smallest} pixels or "
+            f"more, but these images are {shape.height}x{shape.width}: choose one with fewer pools, as BasicCNN"
         )
     blocks: list[Block] = []
     for entry, following in zip(layout.channels, (*layout.channels[1:], None), strict=True):

@@ -1,8 +1,8 @@
-"""Every setting of the system, as frozen pydantic sections. The command line, its help and its errors are made from them.
+"""Every setting of the system, as frozen pydantic sections.
 
-Nothing here touches torch, the disk, the clock, the environment or a GPU. A method's own section is a subclass of
-`MethodArgs` whose ``method`` field names its file in ``methods/``; a method without one does not exist for the user.
-Field names are unique across sections, because flags are flat.
+The command line, its help and its errors are made from them. Nothing here touches torch, the disk, the clock, the
+environment or a GPU. A method's own section is a subclass of `MethodArgs` whose ``method`` field names its file in
+``methods/``; a method without one does not exist for the user. Field names are unique across sections: flags are flat.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ POSITIVE = range(1, 2**31)
 
 
 def setting(
-    default: Any, description: str, *, unit: str = "", shown: str = "", needs: Mapping[str, Container[Any]] | None = None, **limits: Any
+    default: Any,
+    description: str,
+    *,
+    unit: str = "",
+    shown: str = "",
+    needs: Mapping[str, Container[Any]] | None = None,
+    **limits: Any,
 ) -> Any:
     """A field with what ``--help`` and the validation need to know of it.
 
@@ -35,7 +41,8 @@ def setting(
     """
     if isinstance(default, float):
         limits["allow_inf_nan"] = False
-    return Field(default, description=description, json_schema_extra={"unit": unit, "shown": shown, "needs": dict(needs or {})}, **limits)
+    extras: Any = {"unit": unit, "shown": shown, "needs": needs or {}}
+    return Field(default, description=description, json_schema_extra=extras, **limits)
 
 
 def extra(field: FieldInfo, key: str) -> Any:
@@ -71,7 +78,9 @@ class ModelArgs(Section):
 
     model: Literal[tuple(NETWORKS)] = setting("BasicCNN", "backbone")  # type: ignore[valid-type]
     mlp_n_hidden_layers: int | None = setting(None, "hidden layers of the classifier", shown="the model's own", ge=0)
-    mlp_hidden_dim: int | None = setting(None, "width of those layers", shown="the model's own", ge=1, needs={"mlp_n_hidden_layers": POSITIVE})
+    mlp_hidden_dim: int | None = setting(
+        None, "width of those layers", shown="the model's own", ge=1, needs={"mlp_n_hidden_layers": POSITIVE}
+    )
     dropout_prob: float = setting(0.0, "probability of dropout after every block's ReLU", ge=0, lt=1)
     padding_mode: Literal["zeros", "circular"] = setting("zeros", "padding of the convolutions")
 
@@ -92,13 +101,17 @@ class MethodArgs(Section):
     first_trainable_block: int = setting(
         0, "blocks before this one stay as initialised (weights and statistics); negative counts from the end"
     )
-    label_smoothing: float = setting(0.0, "weight of the uniform distribution in the classification targets", ge=0, lt=1)
+    label_smoothing: float = setting(
+        0.0, "weight of the uniform distribution in the classification targets", ge=0, lt=1
+    )
 
 
 class LocalArgs(MethodArgs):
     """Heads of local methods."""
 
-    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr"] = setting("pooled", "classification head of every block but the last")
+    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr"] = setting(
+        "pooled", "classification head of every block but the last"
+    )
     aux_mlp_n_hidden_layers: int = setting(1, "hidden layers of the heads' classifier", ge=0)
     aux_mlp_hidden_dim: int = setting(
         256,
@@ -120,7 +133,11 @@ class DglArgs(LocalArgs):
     method: Literal["dgl"] = "dgl"
     is_direct_global: bool = setting(False, "mix the last block's logit gradient into every block's")
     last_gradient_weight: float = setting(
-        0.5, "weight of the last block's logit gradient in that mixture", ge=0, le=1, needs={"is_direct_global": (True,)}
+        0.5,
+        "weight of the last block's logit gradient in that mixture",
+        ge=0,
+        le=1,
+        needs={"is_direct_global": (True,)},
     )
 
 
@@ -133,16 +150,23 @@ class DataArgs(Section):
 
     dataset: Literal[tuple(DATASETS)] = setting("cifar10", "data set")  # type: ignore[valid-type]
     data_dir: str = setting(
-        "data", "folder of the data sets; with --dataset folder the tree itself", min_length=1, needs={"dataset": _ON_DISK}
+        "data",
+        "folder of the data sets; with --dataset folder the tree itself",
+        min_length=1,
+        needs={"dataset": _ON_DISK},
     )
     download: bool = setting(False, "fetch a missing data set with torchvision", needs={"dataset": _DOWNLOADABLE})
-    train_size: int | None = setting(None, "use only this many training images, class-balanced", shown="all", unit="images", ge=1)
+    train_size: int | None = setting(
+        None, "use only this many training images, class-balanced", shown="all", unit="images", ge=1
+    )
     val_size: int = setting(0, "hold out this many training images to choose the best epoch", unit="images", ge=0)
     random_crop: bool | None = setting(None, "pad by 4 zeros and crop at random", shown="as suits the data set")
     random_horizontal_flip: bool | None = setting(None, "mirror every other image", shown="as suits the data set")
     random_erasing: bool = setting(False, "black out a random rectangle in every other image")
     random_resized_crop: bool = setting(False, "crop a square of 75 to 100 % of the area and scale it back")
-    normalization: Literal["plus_minus_one", "unit_gaussian", "none"] = setting("plus_minus_one", "scaling of the pixels")
+    normalization: Literal["plus_minus_one", "unit_gaussian", "none"] = setting(
+        "plus_minus_one", "scaling of the pixels"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -171,12 +195,19 @@ class OptimArgs(Section):
     momentum: float = setting(0.9, "momentum", ge=0, lt=1, needs={"optimizer_type": ("SGD",)})
     nesterov: bool = setting(True, "Nesterov's form of the momentum", needs={"optimizer_type": ("SGD",)})
     weight_decay: float = setting(5e-4, "weight decay (decoupled with AdamW)", ge=0)
-    lr_schedule: Literal["constant", "multistep", "cosine", "one_cycle"] = setting("one_cycle", "course of the learning rate")
+    lr_schedule: Literal["constant", "multistep", "cosine", "one_cycle"] = setting(
+        "one_cycle", "course of the learning rate"
+    )
     lr_milestones: tuple[float, ...] = setting(
-        (0.5, 0.75), "when multistep multiplies by lr_gamma", unit="fraction of the run", needs={"lr_schedule": ("multistep",)}
+        (0.5, 0.75),
+        "when multistep multiplies by lr_gamma",
+        unit="fraction of the run",
+        needs={"lr_schedule": ("multistep",)},
     )
     lr_gamma: float = setting(0.1, "factor of every multistep drop", gt=0, lt=1, needs={"lr_schedule": ("multistep",)})
-    warmup_epochs: float = setting(0.0, "warm-up from almost zero (0 with one_cycle: three tenths of the run)", unit="epochs", ge=0)
+    warmup_epochs: float = setting(
+        0.0, "warm-up from almost zero (0 with one_cycle: three tenths of the run)", unit="epochs", ge=0
+    )
     gradient_clip: float = setting(0.0, "largest gradient norm of a block, its heads included (0: no clipping)", ge=0)
     seed: int = setting(0, "seed of initialisation, order, augmentation and dropout", ge=0, lt=2**31)
     deterministic: bool = setting(False, "refuse GPU kernels whose result varies from run to run")
@@ -185,7 +216,7 @@ class OptimArgs(Section):
     @classmethod
     def _list_from_text(cls, value: Any) -> Any:
         """``0.5,0.75``, ``[0.5, 0.75]`` and ``(0.5, 0.75)`` as a sweep agent writes them."""
-        return [part for part in value.strip("[]() ").replace(",", " ").split()] if isinstance(value, str) else value
+        return value.strip("[]() ").replace(",", " ").split() if isinstance(value, str) else value
 
     @field_validator("lr_milestones")
     @classmethod
@@ -206,15 +237,25 @@ class OptimArgs(Section):
 class RunArgs(Section):
     """Run."""
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = setting("auto", "auto (a GPU where there is one), cpu, cuda:0, ...")
-    precision: Literal["auto", "fp32", "bf16"] = setting("auto", "arithmetic of the blocks; auto times both for a moment")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = setting(
+        "auto", "auto (a GPU where there is one), cpu, cuda:0, ..."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = setting(
+        "auto", "arithmetic of the blocks; auto times both for a moment"
+    )
     compile: bool = setting(False, "compile every block with torch.compile (minutes at the start)")
     path: str = setting("experiments", "folder of the run folders", min_length=1)
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=100)] = setting("", "letters, digits, dots, dashes and underscores to add to the run folder's name")
-    wandb: Literal["auto", "online", "offline", "disabled"] = setting("auto", "where wandb logs; auto: online when logged in, else offline")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=100)] = setting(
+        "", "letters, digits, dots, dashes and underscores to add to the run folder's name"
+    )
+    wandb: Literal["auto", "online", "offline", "disabled"] = setting(
+        "auto", "where wandb logs; auto: online when logged in, else offline"
+    )
     log_interval: int = setting(50, "steps between two lines of training metrics", unit="steps", ge=1)
     progress_bar: bool = setting(True, "draw a progress bar (in a terminal)")
-    resume: str | None = setting(None, "go on with this run folder; auto: the newest unfinished run of the same settings")
+    resume: str | None = setting(
+        None, "go on with this run folder; auto: the newest unfinished run of the same settings"
+    )
 
 
 SECTIONS: dict[str, type[Section]] = {
@@ -223,7 +264,9 @@ SECTIONS: dict[str, type[Section]] = {
 
 
 # What may differ between a run and its continuation: where things are shown or computed, not what is learned.
-HARMLESS = frozenset({"device", "path", "name", "data_dir", "download", "wandb", "log_interval", "progress_bar", "resume"})
+HARMLESS = frozenset(
+    {"device", "path", "name", "data_dir", "download", "wandb", "log_interval", "progress_bar", "resume"}
+)
 
 
 def method_sections() -> dict[str, type[MethodArgs]]:
@@ -252,7 +295,8 @@ class Args(Section):
         count, first = NETWORKS[self.model.model].num_blocks, self.method.first_trainable_block
         if not -count <= first < count:
             raise ValueError(
-                f"--first_trainable_block {first}: {self.model.model} has {count} blocks, so it must lie in {-count} to {count - 1}"
+                f"--first_trainable_block {first}: {self.model.model} has {count} blocks, "
+                f"so it must lie in {-count} to {count - 1}"
             )
         return self
 
@@ -284,4 +328,4 @@ def build_args(values: Mapping[str, Any]) -> Args:
         for name, section in sections_for(method).items()
     }
     nested["method"] = sections_for(method)["method"](**nested["method"])  # type: ignore[assignment]
-    return Args(**nested)  # type: ignore[arg-type]
+    return Args(**nested)

@@ -14,7 +14,7 @@ EXIT_FAILURE, EXIT_USAGE, EXIT_SIGINT, EXIT_SIGTERM = 1, 2, 130, 143
 
 
 class UserError(Exception):
-    """A failure that the user can act on: shown as one line, never as a traceback. Ends the program with exit code 1."""
+    """A failure that the user can act on: one line, never a traceback. Ends the program with exit code 1."""
 
     exit_code = EXIT_FAILURE
 

@@ -1,7 +1,8 @@
 """An argparse parser made from the sections of `schemas`: one group each, help from the fields.
 
-pydantic-settings, jsonargparse, LightningCLI, tyro and hydra were tried and none did: a bare ``--dgl`` beside ``--dgl=true``
-(which sweep agents write), flat flags, one-line errors with exit code 2, and help in a fraction of a second.
+pydantic-settings, jsonargparse, LightningCLI, tyro and hydra were tried and none did: a bare ``--dgl`` beside
+``--dgl=true`` (which sweep agents write), flat flags, one-line errors with exit code 2, and help in a fraction of a
+second.
 """
 
 from __future__ import annotations
@@ -107,7 +108,9 @@ def train_parser(method: str | None = None, *, with_help: bool = True) -> Parser
         "Switches: --dgl, --no_dgl, --dgl=true. Dashes and underscores are the same. Defaults < --config < flags.",
     )
     files = parser.add_argument_group("Settings from files")
-    files.add_argument("--config", action="append", default=[], metavar="FILE.yaml", help="take settings from a file; later ones win")
+    files.add_argument(
+        "--config", action="append", default=[], metavar="FILE.yaml", help="take settings from a file; later ones win"
+    )
     files.add_argument("--print_config", action="store_true", help="print the resolved settings as YAML and end")
     for title, section in SECTIONS.items():
         if title == "method":
@@ -121,7 +124,9 @@ def train_parser(method: str | None = None, *, with_help: bool = True) -> Parser
 
 def report_parser() -> Parser:
     """The parser of ``report``."""
-    parser = Parser(prog=f"{PROGRAM} report", description="Compare runs: a table here; figures, a page and a CSV in a folder.")
+    parser = Parser(
+        prog=f"{PROGRAM} report", description="Compare runs: a table here; figures, a page and a CSV in a folder."
+    )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or folders that hold some")
     parser.add_argument("--out", metavar="FOLDER", help="where to write [default report]")
     return parser
@@ -129,7 +134,9 @@ def report_parser() -> Parser:
 
 def evaluate_parser() -> Parser:
     """The parser of ``evaluate``."""
-    parser = Parser(prog=f"{PROGRAM} evaluate", description="Test the weights of a run again, every block's head included.")
+    parser = Parser(
+        prog=f"{PROGRAM} evaluate", description="Test the weights of a run again, every block's head included."
+    )
     parser.add_argument("runs", nargs=1, metavar="RUN", help="a run folder")
     parser.add_argument("--weights", choices=("best", "last"), default="best", help="which checkpoint [default best]")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0, ... [default auto]")

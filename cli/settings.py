@@ -10,6 +10,7 @@ from consts import CONFIG_FILE
 from schemas import HARMLESS, SECTIONS, Section, extra, method_sections, sections_for
 from utils import UsageError, did_you_mean
 
+
 class Item(NamedTuple):
     """A value as it was written, and the words that name its source in a message."""
 
@@ -79,7 +80,9 @@ def read_resumed(flags: Mapping[str, Item]) -> dict[str, Item]:
     folders = [Path(wanted), Path(str(flags["path"].value) if "path" in flags else "experiments") / wanted]
     folder = next((folder for folder in folders if (folder / CONFIG_FILE).is_file()), None)
     if folder is None:
-        raise UsageError(f"--resume {wanted!r}: no run folder there (it would hold {CONFIG_FILE}); give its path, or auto")
+        raise UsageError(
+            f"--resume {wanted!r}: no run folder there (it would hold {CONFIG_FILE}); give its path, or auto"
+        )
     before = read_config(folder / CONFIG_FILE)
     for name, item in flags.items():
         if name not in HARMLESS and (name not in before or not _same(before[name].value, item.value)):

@@ -1,7 +1,7 @@
 """Checkpoints: plain dicts and tensors, written atomically, checked on load, never executed.
 
-Lightning's `save_checkpoint` was tried: it moves the file across file systems by copying, keeps no random state or position
-in the data, and a run resumed from it had other weights.
+Lightning's `save_checkpoint` was tried: it moves the file across file systems by copying, keeps no random state or
+position in the data, and a run resumed from it had other weights.
 """
 
 from __future__ import annotations

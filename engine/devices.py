@@ -29,12 +29,14 @@ def resolve_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= count:
         there = f"cuda:0 to cuda:{count - 1}" if count > 1 else "cuda:0" if count else "no CUDA device"
-        raise UsageError(f"--device {name}: this machine has {there}; allowed is auto or cpu" + (", or one of those" * bool(count)))
+        raise UsageError(
+            f"--device {name}: this machine has {there}; allowed is auto or cpu" + (", or one of those" * bool(count))
+        )
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Context in which blocks and heads compute in ``precision``; weights, batch statistics and losses stay in float32."""
+    """Context in which blocks and heads compute in ``precision``; weights, statistics and losses stay in float32."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)

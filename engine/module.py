@@ -1,7 +1,8 @@
 """The LightningModule: it steps a method over chunks of batches, and knows nothing of what the method does.
 
-A "batch" for Lightning is a chunk: the range of steps up to the next log line. Inside it nothing is logged and nothing waits
-for the device; `self.log` costs 0.34 ms a call and Lightning's loop as much a step, more than a small network's step.
+A "batch" for Lightning is a chunk: the range of steps up to the next log line. Inside it nothing is logged and
+nothing waits for the device; `self.log` costs 0.34 ms a call and Lightning's loop as much a step, more than a small
+network's step.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from datamodules.feed import Feed
 from loguru import logger
 from torch import nn
 
 from consts import ACCURACY, LOSS, TEST, TRAIN, VAL, metric_name
-from datamodules.feed import Feed
 from engine import checkpoint
 from engine.console import Progress
 from engine.devices import autocast
@@ -155,8 +156,8 @@ class TrainingModule(pl.LightningModule):
             if name.endswith(LOSS) and not math.isfinite(value):
                 where = name.removesuffix(LOSS).rstrip("/") or "the network"
                 raise UserError(
-                    f"the loss of {where} is not finite at step {self.step}; lower --learning_rate or set --gradient_clip. "
-                    f"The last good checkpoint is kept in {self.run_log.folder.checkpoints}"
+                    f"the loss of {where} is not finite at step {self.step}; lower --learning_rate or set "
+                    f"--gradient_clip. The last good checkpoint is kept in {self.run_log.folder.checkpoints}"
                 )
 
     def on_train_epoch_end(self) -> None:
@@ -182,7 +183,10 @@ class TrainingModule(pl.LightningModule):
     def _announce(self, epoch: int, values: dict[str, float]) -> None:
         assert self.progress is not None
         epochs = self.args.optim.epochs
-        parts = [f"Epoch {epoch + 1:0{len(str(epochs))}d}/{epochs} ({duration(self.time_s)})", f"ETA {duration(self.progress.eta_s)}"]
+        parts = [
+            f"Epoch {epoch + 1:0{len(str(epochs))}d}/{epochs} ({duration(self.time_s)})",
+            f"ETA {duration(self.progress.eta_s)}",
+        ]
         for split in (TRAIN, VAL, TEST):
             if metric_name(split, LOSS) in values:
                 loss, accuracy = values[metric_name(split, LOSS)], values[metric_name(split, ACCURACY)]
@@ -220,5 +224,5 @@ class TrainingModule(pl.LightningModule):
 
 
 def _mix(seed: int, step: int) -> int:
-    """One number from two, such that neighbouring seeds do not share a sequence (the constant is 2^64 over the golden ratio)."""
+    """One number from two, such that neighbouring seeds share no sequence (2^64 over the golden ratio spreads them)."""
     return (seed * 0x9E3779B97F4A7C15 + step) % 2**63

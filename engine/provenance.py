@@ -39,7 +39,7 @@ def _processor() -> str:
 
 
 def environment(device: torch.device, seed: int) -> dict[str, Any]:
-    """Commit with a flag for uncommitted changes, versions, device, host and seed. No environment variables: no secrets."""
+    """Commit, whether there were uncommitted changes, versions, device, host, seed. No environment variables."""
     status = _git("status", "--porcelain")
     return {
         "commit": _git("rev-parse", "HEAD"),

@@ -67,7 +67,11 @@ class RunFolder:
         write_text(self.path / COMMAND_FILE, command + "\n")
         write_json(self.path / ENVIRONMENT_FILE, environment)
         self.update_summary(
-            status=RUNNING, method=args.method.method, model=args.model.model, dataset=args.data.dataset, seed=args.optim.seed
+            status=RUNNING,
+            method=args.method.method,
+            model=args.model.model,
+            dataset=args.data.dataset,
+            seed=args.optim.seed,
         )
 
     def summary(self) -> dict[str, Any]:

@@ -26,7 +26,9 @@ class RunLog:
         warn: called with one line when a view fails; the record goes on.
     """
 
-    def __init__(self, folder: RunFolder, wandb: WandbLog, draw: Callable[[], None], warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: RunFolder, wandb: WandbLog, draw: Callable[[], None], warn: Callable[[str], None]
+    ) -> None:
         self.folder = folder
         self.wandb = wandb
         self._draw, self._warn = draw, warn

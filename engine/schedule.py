@@ -1,7 +1,7 @@
 """The learning rate as a pure function of the step, so that a resumed run needs no scheduler state.
 
-torch's schedulers were tried: chained ones (`SequentialLR`) multiply the previous value up step by step, so the rate depends
-on the history in its last bits. The formulas are theirs; the tests compare.
+torch's schedulers were tried: chained ones (`SequentialLR`) multiply the previous value up step by step, so the rate
+depends on the history in its last bits. The formulas are theirs; the tests compare.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from utils import EXIT_SIGINT, EXIT_SIGTERM
 class StopRequest:
     """Context in which the first signal is only noted; whoever trains looks at `exit_code` between two steps.
 
-    Lightning installs a handler of its own for SIGTERM that makes a run exit with 0; `install` is called again after it.
+    Lightning installs a handler of its own for SIGTERM that makes a run exit with 0; `install` is called again after
+    it.
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,8 @@ class StopRequest:
         self.exit_code = EXIT_SIGINT if number == signal.SIGINT else EXIT_SIGTERM
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)

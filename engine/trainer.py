@@ -13,12 +13,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from datamodules.feed import Feed
 from loguru import logger
 
 import reports
 from consts import ACCURACY, DONE, FAILED, INTERRUPTED, RUNNING, TEST, TRAIN, VAL, metric_name
 from datamodules.base import ImageSet, Splits
-from datamodules.feed import Feed
 from engine import checkpoint
 from engine.console import last_words, log_to_file
 from engine.devices import choose_precision, compile_blocks, set_determinism
@@ -76,7 +76,7 @@ def run(job: Job) -> dict[str, Any]:
     """
     args, device = job.args, job.device
     set_determinism(args.optim.deterministic)
-    method = job.method.to(device, memory_format=torch.channels_last)
+    method = job.method.to(device).to(memory_format=torch.channels_last)
     feeds = make_feeds(args, job.splits, device)
     state = checkpoint.load(RunFolder(job.resume).checkpoints / checkpoint.LAST) if job.resume else None
     args = _settle(args, method, feeds[TRAIN], device, state)
@@ -102,7 +102,7 @@ def run(job: Job) -> dict[str, Any]:
 
 def _settle(args: Args, method: Method, feed: Feed, device: torch.device, state: dict[str, Any] | None) -> Args:
     """Replace ``auto`` by what it means here, so that the run folder says what was done."""
-    chosen = args.run.precision
+    chosen: str = args.run.precision
     if state is not None:
         chosen = state["args"]["run"]["precision"]
     elif chosen == "auto":
@@ -113,7 +113,12 @@ def _settle(args: Args, method: Method, feed: Feed, device: torch.device, state:
 
 
 def _introduce(
-    args: Args, method: Method, feeds: dict[str, Feed], device: torch.device, folder: RunFolder, state: dict[str, Any] | None
+    args: Args,
+    method: Method,
+    feeds: dict[str, Feed],
+    device: torch.device,
+    folder: RunFolder,
+    state: dict[str, Any] | None,
 ) -> None:
     optim, counts = args.optim, count_parameters(method)
     verb = "Resuming" if state else "Training"
@@ -121,8 +126,8 @@ def _introduce(
     logger.info(
         f"{verb} {args.model.model} with {args.method.method} on {args.data.dataset}{where}: {optim.epochs} epochs, "
         f"{feeds[TRAIN].num_images} images, device {device}, {args.run.precision}, {optim.optimizer_type} "
-        f"lr={optim.learning_rate:g} ({optim.lr_schedule}) bs={optim.batch_size} wd={optim.weight_decay:g} seed={optim.seed}, "
-        f"{counts['num_parameters']:,} parameters + {counts['num_head_parameters']:,} in heads"
+        f"lr={optim.learning_rate:g} ({optim.lr_schedule}) bs={optim.batch_size} wd={optim.weight_decay:g} "
+        f"seed={optim.seed}, {counts['num_parameters']:,} parameters + {counts['num_head_parameters']:,} in heads"
     )
     logger.info(f"Run folder: {folder.path}")
 

@@ -1,7 +1,8 @@
 """wandb as a view of the run that can neither stop it nor hold it up.
 
-Lightning's `WandbLogger` was tried: it prompts or raises without a login, a dead wandb service ends the training, and it sets
-``WANDB_MODE`` for the whole process. `metrics.jsonl` is the record; what is lost here is lost to the dashboard only.
+Lightning's `WandbLogger` was tried: it prompts or raises without a login, a dead wandb service ends the training, and
+it sets ``WANDB_MODE`` for the whole process. `metrics.jsonl` is the record; what is lost here is lost to the
+dashboard only.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ class WandbLog:
             init_timeout=_INIT_TIMEOUT_S, finish_timeout=_FINISH_TIMEOUT_S, console="off", quiet=True, silent=True
         )
         self._run = wandb.init(
-            project=PROJECT, dir=str(folder), id=run_id, resume="allow", name=folder.name, config=dict(config), tags=tags,
-            mode=self.mode, settings=settings,
+            project=PROJECT, dir=str(folder), id=run_id, resume="allow", name=folder.name,
+            config=dict(config), tags=tags, mode=self.mode, settings=settings,
         )  # fmt: skip
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")

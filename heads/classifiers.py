@@ -1,4 +1,4 @@
-"""Classification heads: from a block's output to logits. The choice decides most of a local method's cost and accuracy."""
+"""Classification heads: from a block's output to logits. They decide most of what a local method costs."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from model import Shape, mlp
 def average_pool(shape: Shape, size: int) -> tuple[nn.Module, Shape]:
     """Average-pool to ``size`` x ``size`` with one fixed kernel, and the shape behind it.
 
-    `nn.AdaptiveAvgPool2d` is not used: its backward has no deterministic CUDA kernel (pytorch#108341). Maps that are not
-    larger than ``size`` pass unchanged. Where the size does not divide, neighbouring windows overlap by the remainder.
+    `nn.AdaptiveAvgPool2d` is not used: its backward has no deterministic CUDA kernel (pytorch#108341). Maps that are
+    not larger than ``size`` pass unchanged. Where the size does not divide, neighbouring windows overlap by the
+    remainder.
     """
     if shape.height <= size and shape.width <= size:
         return nn.Identity(), shape
-    strides = (max(shape.height // size, 1), max(shape.width // size, 1))
-    targets = (min(shape.height, size), min(shape.width, size))
-    kernels = tuple(
-        side - (target - 1) * stride
-        for side, target, stride in zip((shape.height, shape.width), targets, strides, strict=True)
-    )
-    return nn.AvgPool2d(kernels, strides), Shape(shape.channels, *targets)
+    height, width = min(shape.height, size), min(shape.width, size)
+    strides = (shape.height // height, shape.width // width)
+    kernels = (shape.height - (height - 1) * strides[0], shape.width - (width - 1) * strides[1])
+    return nn.AvgPool2d(kernels, strides), Shape(shape.channels, height, width)
 
 
 def flatten_mlp(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_dim: int) -> nn.Module:
-    """Flatten - [Linear - ReLU] x n - Linear on the full map (AlonNT/Thesis): most of the parameters of a local network."""
+    """Flatten - [Linear - ReLU] x n - Linear on the full map (AlonNT/Thesis), with very many parameters."""
     return mlp(shape.num_features, num_classes, n_hidden_layers, hidden_dim)
 
 
 def convolutional(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_dim: int) -> nn.Module:
     """Conv 3x3 - BN - ReLU - MaxPool 2x2, then `flatten_mlp` (AlonNT/Thesis, commit e250921)."""
     channels = shape.channels
-    layers: list[nn.Module] = [nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels, channels, 3, padding=1),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+    ]
     if min(shape.height, shape.width) >= 2:
         layers.append(nn.MaxPool2d(2))
         shape = shape.halved()
@@ -48,8 +50,8 @@ def pooled(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_dim: int
 def mlp_sr(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_dim: int) -> nn.Module:
     """The MLP-SR head of DGL (Belilovsky et al. 2020, arXiv 1901.08164; eugenium/DGL ``auxiliary_nets_study``).
 
-    Average-pool to a quarter of the side, three times Conv 1x1 - BN - ReLU, average-pool to 2x2, then ``n_hidden_layers``
-    times Linear - BN - ReLU of width 4C (three in the paper; ``hidden_dim`` is not used), Linear.
+    Average-pool to a quarter of the side, three times Conv 1x1 - BN - ReLU, average-pool to 2x2, then
+    ``n_hidden_layers`` times Linear - BN - ReLU of width 4C (three in the paper; ``hidden_dim`` is not used), Linear.
     """
     quarter = -(-min(shape.height, shape.width) // 4)
     pool, small = average_pool(shape, max(quarter, 2))  # theirs pools a 4x4 map to one pixel and copies it to 2x2 later

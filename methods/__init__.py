@@ -1,6 +1,7 @@
 """Training rules, one file each. The file name is the value of ``--method`` and the tag of the run.
 
-Files that start with ``_`` are families. There is no list of methods: a file with exactly one public `Method` subclass is one.
+Files that start with ``_`` are families. There is no list of methods: a file with exactly one public `Method`
+subclass is one.
 """
 
 from __future__ import annotations

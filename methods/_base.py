@@ -20,7 +20,8 @@ class Traits:
     """What a method may read; the contract tests enforce it.
 
     Attributes:
-        isolation: whose parameters the gradient of a block depends on. ``block``: its own and those below; ``neighbour``:
+        isolation: whose parameters the gradient of a block depends on. ``block``: its own and those below;
+        ``neighbour``:
             the next block's too; ``broadcast``: a signal from the top as well; ``none``: all.
     """
 
@@ -100,7 +101,9 @@ class Method(nn.Module, ABC):
         return [
             {
                 "name": block_name(index),
-                "params": [p for part in (self.backbone.block(index), *self.block_heads(index)) for p in part.parameters()],
+                "params": [
+                    p for part in (self.backbone.block(index), *self.block_heads(index)) for p in part.parameters()
+                ],
             }
             for index in range(self.first_trainable, self.backbone.num_blocks)
         ]

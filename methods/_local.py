@@ -1,4 +1,4 @@
-"""Local methods: every block learns from a loss of its own, in forward order, and no gradient crosses a block's border."""
+"""Local methods: every block learns from a loss of its own, and no gradient crosses a block's border."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ class BlockOutput(NamedTuple):
 class LocalMethod(Method):
     """Forward on the detached input, loss, backward at once, hand the detached output on.
 
-    The graph of a block is freed before the next block runs, so memory is that of the largest block. The output handed on
-    was computed *before* the block's update; that makes any schedule of the blocks, pipelines included, give the same bits.
+    The graph of a block is freed before the next block runs, so memory is that of the largest block. The output
+    handed on was computed *before* the block's update; that makes any schedule of the blocks, pipelines included,
+    give the same bits.
     """
 
     def __init__(self, args: LocalArgs, backbone: Backbone, spec: DataSpec) -> None:

@@ -1,4 +1,4 @@
-"""Signal methods: one forward pass cut at every block, then a teaching signal injected at each cut, from the top down."""
+"""Signal methods: a forward pass cut at every block, then a teaching signal injected at each cut, top down."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Trace:
 class SignalMethod(Method):
     """The family of rules that differ only in the signal a block receives at its output.
 
-    The classifier always gets the gradient of the loss. Block i receives ``signal(i, trace, above)``, where ``above`` is
-    the cotangent that block i + 1 (or the classifier) sent down through its own backward pass.
+    The classifier always gets the gradient of the loss. Block i receives ``signal(i, trace, above)``, where ``above``
+    is the cotangent that block i + 1 (or the classifier) sent down through its own backward pass.
     """
 
     @abstractmethod

@@ -6,7 +6,8 @@ Paper:
 Signal:
     Block i minimises ``l_i = CE(head_i(f_i(sg(h_{i-1}))), y)`` together with head i; the last head is the network's
     classifier. With ``--is_direct_global`` the gradient at the logits of every head but the last becomes
-    ``(1 - w) g_i + w g_L``, where ``g_i = dl_i/dz_i`` and w is ``--last_gradient_weight`` (AlonNT/Thesis, commit 79c1678).
+    ``(1 - w) g_i + w g_L``, where ``g_i = dl_i/dz_i`` and w is ``--last_gradient_weight`` (AlonNT/Thesis, commit
+    79c1678).
 
 Cost:
     One block's graph at a time; the heads' parameters on top of the network's. The direct global form must know g_L

@@ -41,7 +41,9 @@ def make_method(name: str, backbone: Backbone | None = None, **settings: object)
     """Method ``name`` in float64 on ``backbone`` (default: the strided one), always with the same initial weights."""
     torch.manual_seed(0)
     backbone = backbone or strided_backbone()
-    args = build_args({"method": name, "aux_mlp_hidden_dim": 9, **settings} if name != "bp" else {"method": name, **settings})
+    args = build_args(
+        {"method": name, "aux_mlp_hidden_dim": 9, **settings} if name != "bp" else {"method": name, **settings}
+    )
     return methods.load(name)(args.method, backbone, make_spec()).double()
 
 

@@ -11,7 +11,8 @@ import methods
 from consts import NETWORKS
 
 ROOT = Path(__file__).parent.parent
-# Low to high. Rooms of one rank do not import each other; `reports` and `cli` see settings and files, never the network.
+# Low to high. Rooms of one rank do not import each other; `reports` and `cli` see settings and files, never the
+# network.
 RANKS = [
     {"consts", "utils"}, {"schemas", "reports"}, {"cli", "model", "datamodules"}, {"heads", "objectives"}, {"methods"},
     {"diagnostics"}, {"engine"}, {"main", "benchmarks"},
@@ -73,12 +74,18 @@ def test_the_engine_names_no_method_and_no_network() -> None:
     names = {*methods.names(), *NETWORKS}
     for path in FILES:
         if room_of(path) == "engine":
-            words = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+            words = {
+                node.value
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            }
             assert not words & names, path
 
 
 def test_top_level_names_hide_no_standard_module() -> None:
     import sys
 
-    own = {path.stem for path in ROOT.glob("*.py")} | {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
+    own = {path.stem for path in ROOT.glob("*.py")} | {
+        path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()
+    }
     assert not own & set(sys.stdlib_module_names)

@@ -19,10 +19,15 @@ ROOT = Path(__file__).parent.parent
 
 
 def main(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run main.py and see that it needed less than half a second of processor time (wall time is the machine's business)."""
+    """Run main.py and see that it needed less than half a second of processor time (wall time is the machine's
+    business)."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), *words], capture_output=True, text=True, cwd=cwd, env=os.environ | {"COLUMNS": "100"}
+        [sys.executable, str(ROOT / "main.py"), *words],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | {"COLUMNS": "100"},
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
@@ -48,7 +53,7 @@ USAGE_ERRORS = {
     "--dgl --last_gradient_weight 0.5": "--last_gradient_weight has no effect: it needs --is_direct_global",
     "--dgl --is_direct_global --last_gradient_weight 1.5": "allowed is a number, at least 0, at most 1",
     "--optimizer_type Adam --momentum 0.5": "--momentum has no effect: it needs --optimizer_type SGD",
-    "--dgl --pred_aux_type mlp_sr --aux_mlp_hidden_dim 8": "--aux_mlp_hidden_dim has no effect: it needs --pred_aux_type",
+    "--dgl --pred_aux_type mlp_sr --aux_mlp_hidden_dim 8": "no effect: it needs --pred_aux_type",
     "--mlp_n_hidden_layers 0 --mlp_hidden_dim 8": "it needs --mlp_n_hidden_layers of 1 or more",
     "--dataset digits --data_dir x": "--data_dir has no effect",
     "--dataset folder --download": "--download has no effect",
@@ -104,7 +109,9 @@ def test_help_shows_every_flag_once_and_imports_nothing_heavy(tmp_path: Path) ->
     shown = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  --")]
     sections = [*(section for name, section in SECTIONS.items() if name != "method"), *method_sections().values()]
     names = {name for section in sections for name in section.model_fields}
-    assert sorted(shown) == sorted([f"--{name}" for name in names | {"config", "print_config"} | set(method_sections())])
+    assert sorted(shown) == sorted(
+        [f"--{name}" for name in names | {"config", "print_config"} | set(method_sections())]
+    )
 
 
 @pytest.mark.parametrize("method", method_sections())
@@ -181,7 +188,9 @@ def test_a_file_of_another_method_warns_and_goes_on(tmp_path: Path) -> None:
 
 def test_flags_are_unique_across_sections() -> None:
     for section in method_sections().values():
-        names = [name for part in (*(s for t, s in SECTIONS.items() if t != "method"), section) for name in part.model_fields]
+        names = [
+            name for part in (*(s for t, s in SECTIONS.items() if t != "method"), section) for name in part.model_fields
+        ]
         assert len(names) == len(set(names))
 
 

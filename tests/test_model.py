@@ -11,7 +11,8 @@ from schemas import ModelArgs
 from tests.conftest import build
 from utils import UsageError
 
-# AlonNT/Thesis: convolutional parameters (weights, biases, BatchNorm), number of blocks, side of the last map for 32x32.
+# AlonNT/Thesis: convolutional parameters (weights, biases, BatchNorm), number of blocks, side of the last map for
+# 32x32.
 TABLE = {
     "BasicCNN": (829_952, 3, 4), "VGGs": (0.006e6, 3, 4), "VGGsw": (0.372e6, 3, 4), "VGGsxw": (1.481e6, 3, 4),
     "VGG8c": (4.504e6, 6, 4), "VGG8b": (6.793e6, 6, 2), "VGG11b": (9.449e6, 9, 2), "VGG11c": (9.226e6, 8, 4),

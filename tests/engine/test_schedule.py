@@ -31,7 +31,9 @@ def ours(**settings: object) -> list[float]:
 def test_one_cycle_is_torchs(warmup: float) -> None:
     fraction = warmup / 4 or 0.3
     expected = torch_rates(
-        lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, STEPS, pct_start=fraction, cycle_momentum=False)
+        lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, 1.0, STEPS, pct_start=fraction, cycle_momentum=False
+        )
     )
     assert ours(lr_schedule="one_cycle", warmup_epochs=warmup) == pytest.approx(expected, rel=1e-9)
 

@@ -31,13 +31,16 @@ def test_logits_at_any_resolution(kind: str, size: int) -> None:
 def test_parameter_counts_of_the_thesis(kind: str, shape: tuple[int, int, int], width: int, count: float) -> None:
     with torch.device("meta"):
         head = CLASSIFIERS[kind](Shape(*shape), 10, 1, width)
-    assert sum(p.numel() for p in head.parameters()) == pytest.approx(count, abs=5000 if isinstance(count, float) else 0)
+    assert sum(p.numel() for p in head.parameters()) == pytest.approx(
+        count, abs=5000 if isinstance(count, float) else 0
+    )
 
 
 def test_pooled_heads_have_the_same_size_at_every_resolution() -> None:
     for kind in ("pooled", "mlp_sr"):
         counts = {
-            sum(p.numel() for p in CLASSIFIERS[kind](Shape(16, size, size), 10, 2, 32).parameters()) for size in (4, 8, 16, 32)
+            sum(p.numel() for p in CLASSIFIERS[kind](Shape(16, size, size), 10, 2, 32).parameters())
+            for size in (4, 8, 16, 32)
         }
         assert len(counts) == 1
 
