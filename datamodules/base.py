@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
+
+from consts import DATASETS
+from utils import UserError
+
+Announce = Callable[[str], None]  # shows the user one line
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,18 @@ class ImageSet(NamedTuple):
         """Number of images."""
         return self.labels_P.shape[0]
 
+    def select(self, index_P: Tensor) -> ImageSet:
+        """The images at the positions ``index_P`` (int64), in that order."""
+        return ImageSet(self.images_PHWC[index_P], self.labels_P[index_P])
+
+
+class Source(NamedTuple):
+    """A data set as its source has it, before any image is held out."""
+
+    train: ImageSet
+    test: ImageSet
+    class_names: tuple[str, ...]
+
 
 class Splits(NamedTuple):
     """A data set, read. ``val`` is None unless ``--val_size`` holds images out."""
@@ -67,3 +86,21 @@ class Batch(NamedTuple):
 
     x_BCHW: Tensor
     y_B: Tensor
+
+
+def missing_data(dataset: str, what: str, folder: Path) -> UserError:
+    """The error for data that are not there, with the ways on.
+
+    Args:
+        dataset: value of ``--dataset``.
+        what: what is missing, as ``"no folder train"``.
+        folder: where it was looked for.
+    """
+    if DATASETS[dataset].downloadable:
+        put = "give --download or put the files there"
+    else:
+        put = "put the images there as train/CLASS/* and test/CLASS/*"
+    return UserError(
+        f"data set {dataset} not found: {what} (looked in {folder.absolute()}); use --dataset digits (needs no files), "
+        f"{put}, or use --dataset folder --data_dir TREE with a tree of your own"
+    )

@@ -44,7 +44,7 @@ class Meter:
 
     def __init__(self, totals: Totals | None = None) -> None:
         self._names: list[str] = list(totals.sums) if totals else []
-        self._sums_M = torch.tensor(list(totals.sums.values()), dtype=torch.float64) if totals else None
+        self._sums_M = torch.tensor(list(totals.sums.values()), dtype=torch.float64) if self._names else None
         self._num_images = totals.num_images if totals else 0
 
     def add(self, output: StepOutput, y_B: Tensor) -> None:

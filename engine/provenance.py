@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "wandb", "pydantic", "numpy")
+_PACKAGES = ("torchvision", "pytorch-lightning", "wandb", "pydantic", "numpy")
 
 
 def _git(*words: str) -> str | None:
@@ -45,7 +45,7 @@ def environment(device: torch.device, seed: int) -> dict[str, Any]:
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": None if status is None else bool(status),
         "python": platform.python_version(),
-        "packages": {package: _version(package) for package in _PACKAGES},
+        "packages": {"torch": torch.__version__} | {package: _version(package) for package in _PACKAGES},
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "num_cpus": os.cpu_count(),

@@ -7,7 +7,9 @@ dashboard only.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,7 +65,7 @@ class WandbLog:
     def _start(self, wandb: Any, folder: Path, config: Mapping[str, Any], tags: list[str]) -> None:
         """Open the run; a resumed one goes on under the id it was given first."""
         id_file = folder / WANDB_DIR / _ID_FILE
-        run_id = id_file.read_text().strip() if id_file.exists() else wandb.util.generate_id()
+        run_id = id_file.read_text().strip() if id_file.exists() else secrets.token_hex(4)
         id_file.write_text(run_id)
         settings = wandb.Settings(
             init_timeout=_INIT_TIMEOUT_S, finish_timeout=_FINISH_TIMEOUT_S, console="off", quiet=True, silent=True
@@ -82,8 +84,10 @@ class WandbLog:
         return f"`wandb sync {folder / WANDB_DIR}/offline-*` uploads it later"
 
     def _give_up(self, error: Exception) -> None:
-        self._run = None
-        self.mode = "disabled"
+        run, self._run, self.mode = self._run, None, "disabled"
+        if run is not None:
+            with contextlib.suppress(Exception):  # else a later run of this process would be handed this one
+                run.finish(exit_code=1)
         self._warn(f"wandb failed ({_line(error)}): going on without it; {_record()}")
 
     def log(self, values: Mapping[str, Any]) -> None:
@@ -117,6 +121,8 @@ def _mode(mode: str, wandb: Any, warn: Callable[[str], None]) -> str:
             return "online"
     except Exception as error:
         warn(f"wandb refuses the stored key ({_line(error)}): logging offline")
+        return "offline"
+    warn("not logged in to wandb: logging offline (`wandb login`, or --wandb disabled to leave it out)")
     return "offline"
 
 

@@ -19,8 +19,9 @@ class Trace:
 
     Attributes:
         batch: what was seen.
-        inputs: per block its input as a leaf; one more for the classifier. None for frozen blocks.
-        outputs: per block its output, with the block's graph and no other. None for frozen blocks.
+        inputs: per block its input as a leaf; one more for the classifier. None for frozen blocks, and for what has
+            been used: `signal` for block i sees entries up to i + 1.
+        outputs: per block its output, with the block's graph and no other. None likewise.
         logits_BN: the network's output, detached.
         error_BN: gradient of the mean loss at the logits, ``(softmax - onehot) / B``.
         loss: the network's loss, detached.
@@ -83,6 +84,9 @@ class SignalMethod(Method):
             out_BCHW, upper_BCHW = trace.outputs[index], trace.inputs[index + 1]
             assert out_BCHW is not None and upper_BCHW is not None and upper_BCHW.grad is not None
             out_BCHW.backward(self.signal(index, trace, upper_BCHW.grad))
+            # As in one plain backward pass, what lies above is not kept while the blocks below run.
+            trace.outputs[index] = trace.inputs[index + 1] = None
+            del out_BCHW, upper_BCHW
         loss = self.learn(trace)
         if loss is not None:
             loss.backward()

@@ -1,0 +1,66 @@
+"""Run folders made visible: tables, figures and pages. Reads runs, knows nothing of networks, never imports torch.
+
+matplotlib is imported when there is something to draw, so importing this room costs training nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from consts import PLOT_DIR, REPORT_FILE
+from reports.runs import find_runs, load_run
+from utils import UserError
+
+DEFAULT_OUT = "report"
+
+
+def refresh(run_folder: Path) -> None:
+    """Rebuild the plots and the page of a run, running or finished.
+
+    Raises:
+        UserError: the folder does not exist.
+        OSError: the disk does not take the files.
+    """
+    from reports.canvas import write_bytes
+    from reports.figures import run_pictures
+    from reports.page import write_page
+
+    if not run_folder.is_dir():
+        raise UserError(f"{run_folder}: no such folder")
+    run = load_run(run_folder)
+    pictures = run_pictures(run)
+    plots = run_folder / PLOT_DIR
+    plots.mkdir(exist_ok=True)
+    for name, svg in pictures.items():
+        write_bytes(plots / f"{name}.svg", svg.encode())
+    write_page([run], run_folder / REPORT_FILE, run.name, pictures)
+
+
+def report(paths: Sequence[Path], out: Path | None = None) -> str:
+    """Compare runs: write page, figure and table into ``out``, and return the table for the terminal.
+
+    Args:
+        paths: run folders, or folders that hold some.
+        out: folder for the files, made if need be; ``report`` in the current directory if None.
+
+    Raises:
+        UserError: a path holds no run, or ``out`` cannot be written.
+    """
+    from reports.figures import draw_comparison
+    from reports.page import write_page
+    from reports.table import comparison_table, write_csv
+
+    runs = find_runs(paths)
+    out = Path(DEFAULT_OUT) if out is None else out
+    title = runs[0].name if len(runs) == 1 else f"Comparison of {len(runs)} runs"
+    files = [out / name for name in (REPORT_FILE, "comparison.svg", "comparison.png", "runs.csv")]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_page(runs, files[0], title)
+        draw_comparison(runs, files[1])
+        draw_comparison(runs, files[2])
+        write_csv(runs, files[3])
+    except OSError as error:
+        raise UserError(f"{out}: cannot write the report ({error.strerror})") from error
+    return "\n".join([comparison_table(runs), "", "Written:", *(f"  {file}" for file in files)])

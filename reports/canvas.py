@@ -1,0 +1,120 @@
+"""How figures look and how they reach the disk: the same bytes for the same data.
+
+matplotlib is imported inside functions, because training should not wait for it before there is something to draw. Its
+object interface is used, never ``pyplot``, which would open windows and keep figures alive.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utils import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, GRID, PAPER = "#24292f", "#d8dee4", "#ffffff"
+# Okabe & Ito's colour-blind-safe palette (jfly.uni-koeln.de/color), without black and yellow, which vanish on one of a
+# dark and a light background.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+PNG_DPI = 200  # twice the width of a README, for dense screens
+FONT_PT = 9.0
+
+_STYLE: dict[str, Any] = {
+    "svg.hashsalt": "beyond-backprop",  # otherwise identifiers are random
+    "svg.fonttype": "path",  # otherwise the text depends on the reader's fonts
+    "text.parse_math": False,  # a dollar in a run's name is a dollar
+    "font.size": FONT_PT, "axes.titlesize": FONT_PT + 1, "axes.titlelocation": "left",
+    "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER,
+    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
+    "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.7, "axes.axisbelow": True,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
+    "legend.frameon": False, "lines.linewidth": 1.8, "lines.markersize": 4.5,
+}  # fmt: skip
+_METADATA: dict[str, dict[str, None]] = {  # a date or a version would change a committed figure without reason
+    "svg": dict.fromkeys(("Date", "Creator", "Format", "Type")),
+    "png": {"Software": None},
+}
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """The look of all figures; what the user's own matplotlibrc says does not matter."""
+    import matplotlib.style
+
+    with matplotlib.style.context(["default", _STYLE]):
+        yield
+
+
+@contextmanager
+def canvas(width: float, height: float) -> Iterator[Figure]:
+    """An empty figure of ``width`` by ``height`` inches; what is drawn inside the ``with`` has the common look."""
+    from matplotlib.figure import Figure
+
+    with _style():
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def render(figure: Figure, kind: str) -> bytes:
+    """The figure as an ``svg`` or ``png`` file."""
+    buffer = io.BytesIO()
+    with _style():
+        figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=_METADATA[kind])
+    return buffer.getvalue()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that a reader never sees half of it."""
+    with atomic_write(path) as stream:
+        stream.write(content)
+
+
+def integer_axis(axes: Axes, label: str) -> None:
+    """Count along the x axis: ticks at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+
+
+def say_nothing_yet(axes: Axes, text: str) -> None:
+    """Put ``text`` where the curves will be."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center")
+    axes.set(xticks=[], yticks=[])
+
+
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Write the names of curves beside their right ends, moved apart where they would overlap.
+
+    Args:
+        axes: where the curves are drawn already.
+        ends: last value, text and colour of each curve.
+    """
+    low, high = axes.get_ylim()
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # only for the type checker
+    height_pt = 0.75 * 72 * figure.get_size_inches()[1]  # the axes take about three quarters of the figure
+    ends = sorted(ends)
+    places = spread_out([(value - low) / (high - low) for value, _, _ in ends], 1.2 * FONT_PT / height_pt)
+    for place, (_, text, colour) in zip(places, ends, strict=True):
+        axes.text(1.015, place, text, color=colour, transform=axes.transAxes, va="center", ha="left")
+
+
+def spread_out(places: Sequence[float], gap: float) -> list[float]:
+    """Move ascending places apart until neighbours are ``gap`` apart, and keep them from 0 to 1 if there is room."""
+    upward, downward = list(places), list(places)
+    for index in range(1, len(places)):
+        upward[index] = max(upward[index], upward[index - 1] + gap)
+        downward[-index - 1] = min(downward[-index - 1], downward[-index] - gap)
+    moved = [(up + down) / 2 for up, down in zip(upward, downward, strict=True)]  # a crowd stays where its middle was
+    for index in range(len(moved)):
+        moved[index] = max(moved[index], gap * index)
+    for index in range(len(moved)):
+        moved[-index - 1] = min(moved[-index - 1], max(1.0, gap * (len(moved) - 1)) - gap * index)
+    return moved

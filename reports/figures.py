@@ -1,0 +1,186 @@
+"""The figures of one run, and the one that compares several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from consts import ACCURACY, LOSS, TEST, TRAIN, VAL, metric_name
+from reports.canvas import (
+    MARKERS,
+    PALETTE,
+    canvas,
+    integer_axis,
+    label_ends,
+    render,
+    say_nothing_yet,
+    write_bytes,
+)
+from reports.groups import Group, Spread, group_runs
+from reports.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NO_VALUES = "no values to show yet"
+TEST_ACCURACY = "test accuracy (%)"
+MAX_MARKED_EPOCHS = 30  # with more points, markers hide the curve
+MAX_NAMED_BLOCKS = 9  # with more, only some curves are named, and numbers above bars are rounded
+LEGEND_WIDTH = 110  # characters that fit below a figure of README width
+
+
+def run_pictures(run: Run) -> dict[str, str]:
+    """Name and SVG text of every figure of one run."""
+    return {name: render(draw(run), "svg").decode() for name, draw in _RUN_FIGURES.items()}
+
+
+def draw_comparison(runs: Sequence[Run], path: Path) -> None:
+    """Write `comparison_figure` to ``path``, as SVG or PNG by the end of its name."""
+    write_bytes(path, render(comparison_figure(runs), path.suffix.removeprefix(".")))
+
+
+def _loss_figure(run: Run) -> Figure:
+    return _curves_figure(run, LOSS, "loss", "{:.3f}")
+
+
+def _accuracy_figure(run: Run) -> Figure:
+    return _curves_figure(run, ACCURACY, "accuracy (%)", "{:.1f} %")
+
+
+def _curves_figure(run: Run, quantity: str, label: str, form: str) -> Figure:
+    """A quantity of the network on every split by epoch, the last values written beside the curves."""
+    with canvas(6.4, 3.4) as figure:
+        axes = figure.subplots()
+        curves = {split: run.curve(metric_name(split, quantity)) for split in (TRAIN, VAL, TEST)}
+        ends = []
+        for (split, curve), colour in zip(curves.items(), (PALETTE[0], PALETTE[2], PALETTE[1]), strict=True):
+            if curve:
+                _plot(axes, curve, colour)
+                last = list(curve.values())[-1]
+                ends.append((last, f"{split} {form.format(last)}", colour))
+        _finish(axes, ends, label)
+    return figure
+
+
+def _blocks_figure(run: Run) -> Figure:
+    """Test accuracy of every block by epoch, and at the end side by side."""
+    final = run.block_accuracies()
+    colours = _ramp(len(final))
+    every = 1 + (len(final) - 1) // MAX_NAMED_BLOCKS
+    with canvas(9.0, 3.4) as figure:
+        left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
+        ends = []
+        for block, colour in enumerate(colours):
+            curve = run.curve(metric_name(TEST, ACCURACY, block))
+            if curve:
+                _plot(left, curve, colour)
+                if block % every == 0 or block == len(final) - 1:
+                    ends.append((list(curve.values())[-1], f"block {block}", colour))
+        _finish(left, ends, TEST_ACCURACY)
+        _bars(right, final, colours)
+    return figure
+
+
+def _bars(axes: Axes, final: Sequence[float | None], colours: Sequence[str]) -> None:
+    known = {block: value for block, value in enumerate(final) if value is not None}
+    if not known:
+        say_nothing_yet(axes, NO_VALUES)
+        return
+    few = len(final) <= MAX_NAMED_BLOCKS
+    axes.bar(list(known), list(known.values()), color=[colours[block] for block in known])
+    for block, value in enumerate(final):
+        text = ("no head" if few else "-") if value is None else f"{value:.{1 if few else 0}f}"
+        axes.annotate(text, (block, value or 0), (0, 2), textcoords="offset points", ha="center", va="bottom")
+    axes.set(ylabel=f"last {TEST_ACCURACY}", xlim=(-0.6, len(final) - 0.4), ylim=(0, max(known.values()) * 1.12 + 1e-9))
+    axes.grid(visible=False, axis="x")
+    integer_axis(axes, "block")
+
+
+_RUN_FIGURES: dict[str, Callable[[Run], Figure]] = {
+    "loss": _loss_figure, "accuracy": _accuracy_figure, "blocks": _blocks_figure,
+}  # fmt: skip
+
+
+def comparison_figure(runs: Sequence[Run]) -> Figure:
+    """Left the test accuracy by block, right the loss by epoch, one colour for each group of runs."""
+    from matplotlib.lines import Line2D
+
+    groups = group_runs(runs)
+    looks = list(zip(islice(cycle(PALETTE), len(groups)), _markers(len(groups)), strict=True))
+    columns = max(1, min(len(groups), LEGEND_WIDTH // (max(len(group.title) for group in groups) + 6)))
+    rows = -(-len(groups) // columns)
+    with canvas(9.0, 3.5 + 0.2 * rows) as figure:
+        left, right = figure.subplots(1, 2)
+        last_block = max([1, *(len(group.block_accuracies()) for group in groups)]) - 1
+        for group, (colour, marker) in zip(groups, looks, strict=True):
+            _by_block(left, group, colour, marker, last_block)
+            _losses(right, group, colour)
+        left.set(title="accuracy by block", ylabel=TEST_ACCURACY, xlim=(-0.3, last_block + 0.3))
+        integer_axis(left, "block")
+        right.set(title="loss of the network: train thin, test thick", ylabel="loss")
+        integer_axis(right, "epoch")
+        for axes in (left, right):
+            if not axes.has_data():
+                say_nothing_yet(axes, NO_VALUES)
+        handles = [Line2D([], [], color=colour, marker=marker) for colour, marker in looks]
+        figure.legend(handles, [group.title for group in groups], loc="outside lower center", ncols=columns)
+    return figure
+
+
+def _by_block(axes: Axes, group: Group, colour: str, marker: str, last_block: int) -> None:
+    """A line over the blocks; for a network trained as a whole its final accuracy: a point, and a thin line across."""
+    blocks = {block: value for block, value in enumerate(group.block_accuracies()) if value is not None}
+    if len(blocks) > 1:
+        _plot_spread(axes, blocks, colour, marker=marker)
+        return
+    final = group.spread("final_test_accuracy")
+    if final is not None:
+        axes.axhline(final.mean, color=colour, linewidth=0.9, alpha=0.7)
+        axes.axhspan(final.low, final.high, color=colour, alpha=0.12, linewidth=0)
+        axes.plot([max(blocks, default=last_block)], [final.mean], color=colour, marker=marker, markersize=7)
+
+
+def _losses(axes: Axes, group: Group, colour: str) -> None:
+    for split, width in ((TRAIN, 0.8), (TEST, 2.2)):
+        curve = group.curve(metric_name(split, LOSS))
+        if curve:
+            _plot_spread(axes, curve, colour, linewidth=width, marker="o" if len(curve) == 1 else "")
+
+
+def _plot_spread(axes: Axes, values: dict[int, Spread], colour: str, *, marker: str, linewidth: float = 1.8) -> None:
+    """The mean over runs as a line, from the lowest to the highest run as a band."""
+    x = list(values)
+    axes.plot(x, [value.mean for value in values.values()], color=colour, marker=marker, linewidth=linewidth)
+    low, high = [value.low for value in values.values()], [value.high for value in values.values()]
+    if low != high:
+        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def _plot(axes: Axes, curve: dict[int, float], colour: str) -> None:
+    marker = "o" if len(curve) <= MAX_MARKED_EPOCHS else ""
+    axes.plot(list(curve), list(curve.values()), color=colour, marker=marker, markersize=3)
+
+
+def _finish(axes: Axes, ends: Sequence[tuple[float, str, str]], label: str) -> None:
+    axes.set_ylabel(label)
+    integer_axis(axes, "epoch")
+    if ends:
+        label_ends(axes, ends)
+    else:
+        say_nothing_yet(axes, NO_VALUES)
+
+
+def _markers(count: int) -> list[str]:
+    """A marker for each group; when the colours start again, they start again one marker further."""
+    return [MARKERS[(index + index // len(PALETTE)) % len(MARKERS)] for index in range(count)]
+
+
+def _ramp(count: int) -> list[str]:
+    """Colours from the first block to the last, of even lightness, so that none vanishes on a dark or a light page."""
+    from matplotlib.colors import LinearSegmentedColormap, to_hex
+
+    colours = LinearSegmentedColormap.from_list("blocks", [PALETTE[0], "#a8518f", PALETTE[1]])
+    return [to_hex(colours(block / max(1, count - 1))) for block in range(count)]

@@ -1,0 +1,143 @@
+"""Runs with the same settings but the seed, taken together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from statistics import fmean, stdev
+from typing import Any
+
+from consts import DONE
+from reports.runs import Run, printable
+
+# Settings that say how a run was watched, stored or repeated, not what was done.
+BOOKKEEPING = {"seed", "name", "path", "data_dir", "download", "wandb", "log_interval", "progress_bar", "resume"}
+MAX_VALUE_LENGTH = 40  # of a setting inside a label
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean, extremes, sample standard deviation (0 for one value) and number of values of a quantity over runs."""
+
+    mean: float
+    low: float
+    high: float
+    deviation: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+        label: the method and the settings in which groups differ.
+        settings: what the runs share, bookkeeping left out.
+        runs: all of them.
+    """
+
+    label: str
+    settings: Mapping[str, Any]
+    runs: tuple[Run, ...]
+
+    @property
+    def counted(self) -> list[Run]:
+        """The runs that enter the numbers: the finished ones, or all where none is finished."""
+        return [run for run in self.runs if run.text("status") == DONE] or list(self.runs)
+
+    @property
+    def title(self) -> str:
+        """The label, and the number of runs behind the numbers if there are several."""
+        return self.label if len(self.counted) == 1 else f"{self.label}, {len(self.counted)} runs"
+
+    def spread(self, key: str) -> Spread | None:
+        """A number of the summaries over the runs."""
+        return spread([run.number(key) for run in self.counted])
+
+    def block_accuracies(self) -> list[Spread | None]:
+        """Test accuracy in percent by block; None for a block without a classifier."""
+        return [spread(values) for values in zip_longest(*(run.block_accuracies() for run in self.counted))]
+
+    def curve(self, metric: str) -> dict[int, Spread]:
+        """A metric by epoch, for the epochs that every run has that knows the metric."""
+        curves = [curve for run in self.counted if (curve := run.curve(metric))]
+        common = set.intersection(*map(set, curves)) if curves else set()
+        found = {epoch: spread([curve[epoch] for curve in curves]) for epoch in sorted(common)}
+        return {epoch: value for epoch, value in found.items() if value is not None}
+
+
+def spread(values: Sequence[float | None]) -> Spread | None:
+    """Statistics of the values that are there; None without any."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return Spread(fmean(known), min(known), max(known), stdev(known) if len(known) > 1 else 0.0, len(known))
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Groups in the order in which their first runs come, each with a label of its own."""
+    together: dict[str, list[Run]] = {}
+    for run in runs:
+        settings = _comparable(run)
+        # Without its settings nobody can tell whether a run repeats another one.
+        together.setdefault(repr(sorted(settings.items())) if run.config else f"alone: {run.folder}", []).append(run)
+    groups = [Group("", _comparable(members[0]), tuple(members)) for members in together.values()]
+    names = differing([group.settings for group in groups])
+    return _told_apart([replace(group, label=_label(group, names)) for group in groups], names)
+
+
+def _told_apart(groups: Sequence[Group], names: Sequence[str]) -> list[Group]:
+    """Where labels are the same, add the settings that only some of these groups have, or else the name of a run."""
+    same: dict[str, list[Group]] = {}
+    for group in groups:
+        same.setdefault(group.label, []).append(group)
+    more = {
+        label: [*names, *differing([group.settings for group in alike], absence_counts=True)]
+        for label, alike in same.items()
+    }
+    groups = [replace(group, label=_label(group, more[group.label])) for group in groups]
+    count = Counter(group.label for group in groups)
+    return [
+        replace(group, label=f"{group.label} ({group.runs[0].name})") if count[group.label] > 1 else group
+        for group in groups
+    ]
+
+
+def differing(mappings: Sequence[Mapping[str, Any]], *, absence_counts: bool = False) -> list[str]:
+    """Keys whose value is not the same wherever they occur, in order of appearance.
+
+    Args:
+        mappings: settings by name.
+        absence_counts: a key that only some of them have differs too.
+    """
+    keys = dict.fromkeys(key for mapping in mappings for key in mapping)
+    distinct = {
+        key: {repr(mapping.get(key)) for mapping in mappings if absence_counts or key in mapping} for key in keys
+    }
+    return [key for key in keys if len(distinct[key]) > 1]
+
+
+def _comparable(run: Run) -> dict[str, Any]:
+    """The settings that can move a result. Which GPU of a machine was used cannot, a GPU instead of a CPU can."""
+    known = {key: run.summary[key] for key in ("method", "model", "dataset") if key in run.summary} | run.config
+    from_folder = known.get("dataset") == "folder"  # the path decides what the data are
+    hidden = BOOKKEEPING - {"data_dir"} if from_folder else BOOKKEEPING
+    settings = {key: value for key, value in known.items() if key not in hidden}
+    if "device" in settings:
+        settings["device"] = str(settings["device"]).partition(":")[0]
+    return settings
+
+
+def _label(group: Group, names: Sequence[str]) -> str:
+    """``dgl learning_rate=0.1 is_direct_global``; a switch that is off and a value that is not set are left out."""
+    words = [str(group.settings.get("method", group.runs[0].name))]
+    for name in names:
+        value = group.settings.get(name)
+        if name == "method" or value is None or value is False:
+            continue
+        text = str(value)
+        text = text if len(text) <= MAX_VALUE_LENGTH else text[: MAX_VALUE_LENGTH - 3] + "..."
+        words.append(name if value is True else f"{name}={text}")
+    return printable(" ".join(words))

@@ -1,0 +1,144 @@
+"""The page of one run or several: a single file that needs nothing from anywhere else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any, NamedTuple
+
+from reports.canvas import GRID, INK, PALETTE, PAPER, render
+from reports.columns import COLUMNS, progress, show_blocks, status
+from reports.figures import comparison_figure, run_pictures
+from reports.groups import Group, differing, group_runs
+from reports.runs import Run
+from reports.table import HEADER, group_cells
+from utils import write_text
+
+CAPTIONS = {
+    "loss": "Loss of the network: on the training images the mean over the epoch, on the others at its end.",
+    "accuracy": "Accuracy of the network: on the training images the mean over the epoch, on the others at its end.",
+    "blocks": "Test accuracy of the classifier on top of every block: by epoch, and after the last one.",
+    "comparison": "Runs with the same settings but the seed share a colour: the line is their mean, the band reaches "
+    "from the lowest to the highest. A thin line across is a network without classifiers inside.",
+}
+# Colours of a figure that the page sets itself, because they must suit a light and a dark background.
+_VARIABLES = {INK: "var(--ink)", GRID: "var(--grid)", PAPER: "var(--paper)", PALETTE[0]: "var(--blue)"}
+_TEMPLATE = Path(__file__).with_name("template.html")
+_INTERNAL_ID = re.compile(r' id="[A-Za-z.]\w*_\d{1,4}"')  # names of matplotlib's groups, the same in every figure
+
+
+class Cell(NamedTuple):
+    """Text, and the number to sort by if the text is written for people."""
+
+    text: str
+    value: float | str | None = None
+
+
+def write_page(runs: Sequence[Run], path: Path, title: str, pictures: Mapping[str, str] | None = None) -> None:
+    """Write the page of ``runs``.
+
+    Args:
+        runs: one run or several.
+        path: file to write.
+        title: heading of the page.
+        pictures: SVG text of its figures by name, where they are drawn already.
+    """
+    if pictures is None:
+        pictures = (
+            run_pictures(runs[0]) if len(runs) == 1 else {"comparison": render(comparison_figure(runs), "svg").decode()}
+        )
+    figures = f'<div class="figures">{"".join(_figure(name, svg) for name, svg in pictures.items())}</div>\n'
+    body = _one_run(runs[0], figures) if len(runs) == 1 else _several_runs(runs, figures)
+    template = Template(_TEMPLATE.read_text(encoding="utf-8"))
+    write_text(path, template.substitute(title=escape(title), body=f"<h1>{escape(title)}</h1>\n{body}"))
+
+
+def inline_svg(svg: str) -> str:
+    """An SVG file as an element of a page, in the page's colours."""
+    svg = _INTERNAL_ID.sub("", svg[svg.index("<svg") :])
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, variable)
+    return svg
+
+
+def _figure(name: str, svg: str) -> str:
+    return f"<figure>{inline_svg(svg)}<figcaption>{escape(CAPTIONS[name])}</figcaption></figure>\n"
+
+
+def _one_run(run: Run, figures: str) -> str:
+    words = [run.text(key) for key in ("method", "model", "dataset")]
+    state = ", ".join([*filter(None, words), status(run), f"epochs {progress(run)}"])
+    blocks = ("test % by block", " ".join(show_blocks([value]) for value in run.block_accuracies()))
+    numbers = [(column.title, column.show(run.number(column.key))) for column in COLUMNS]
+    return (
+        f"<p>{escape(state)}</p>\n{_problems(run.problems)}{figures}<h2>Summary</h2>\n"
+        + _table(("quantity", "value"), [map(Cell, row) for row in [*numbers, blocks]])
+        + _settings("All settings", run.config)
+    )
+
+
+def _several_runs(runs: Sequence[Run], figures: str) -> str:
+    groups = group_runs(runs)
+    names = differing([group.settings for group in groups], absence_counts=True)
+    shared = {name: value for name, value in groups[0].settings.items() if name not in names}
+    overview = [map(Cell, group_cells(group)) for group in groups]
+    settings = [[Cell(name), *(Cell(_word(group.settings, name)) for group in groups)] for name in names]
+    body = (
+        figures
+        + "<h2>Groups</h2>\n<p>Runs with the same settings but the seed; mean ± sample standard deviation.</p>\n"
+    )
+    body += _table([" ".join(words).strip() for words in zip(*HEADER, strict=True)], overview)
+    body += "<h2>Runs</h2>\n<p>Click a heading to sort.</p>\n" + _runs_table(groups)
+    body += _problems([f"{run.name}: {problem}" for run in runs for problem in run.problems])
+    if settings:
+        body += "<h2>Settings in which they differ</h2>\n"
+        body += _table(["setting", *(group.label for group in groups)], settings, kind="words")
+    return body + _settings("Settings that all share", shared)
+
+
+def _runs_table(groups: Sequence[Group]) -> str:
+    header = ["run", "group", "status", "epochs", *(c.title for c in COLUMNS), "test % by block"]
+    rows = []
+    for group in groups:
+        for run in group.runs:
+            numbers = [(column, run.number(column.key)) for column in COLUMNS]
+            rows.append(
+                [
+                    *(Cell(run.name), Cell(group.label), Cell(status(run)), Cell(progress(run), len(run.epochs))),
+                    *(Cell(column.show(value), "" if value is None else value) for column, value in numbers),
+                    Cell(show_blocks(run.block_accuracies())),
+                ]
+            )
+    return _table(header, rows, kind="sortable")
+
+
+def _problems(problems: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
+    return f"<ul>{items}</ul>\n" if items else ""
+
+
+def _settings(title: str, settings: Mapping[str, Any]) -> str:
+    table = _table(("setting", "value"), [(Cell(name), Cell(_word(settings, name))) for name in settings], kind="words")
+    return f"<details><summary>{escape(title)}</summary>\n{table}</details>\n"
+
+
+def _word(settings: Mapping[str, Any], name: str) -> str:
+    return str(settings[name]) if name in settings else "-"
+
+
+def _table(header: Sequence[str], rows: Iterable[Iterable[Cell]], kind: str = "") -> str:
+    """A table, every text in it escaped; ``kind`` is its class: ``sortable`` has buttons to sort by."""
+    frame = "<th><button>{}</button></th>" if kind == "sortable" else "<th>{}</th>"
+    head = "".join(frame.format(escape(text)) for text in header)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in rows)
+    table = f'<table class="{kind}"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>'
+    return f'<div class="scroll">{table}</div>\n'
+
+
+def _cell(cell: Cell) -> str:
+    sort = "" if cell.value is None else f' data-value="{escape(str(cell.value))}"'
+    look = ' class="long"' if len(cell.text) > 40 else ""
+    return f"<td{sort}{look}>{escape(cell.text)}</td>"

@@ -1,0 +1,107 @@
+"""Run folders, read leniently: what is there is used, what is missing is named, and nothing raises for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from consts import CONFIG_FILE, METRICS_FILE, RUNNING, SUMMARY_FILE
+from reports.files import MAX_BLOCKS, Line, finite, printable, read_json, read_metrics, read_yaml, summary_of
+from utils import UserError
+
+SEARCH_DEPTH = 2  # experiments/RUN and experiments/studies/RUN are found from experiments/
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder.
+
+    Attributes:
+        folder: where it lies.
+        name: the folder's name, printable characters only.
+        summary: ``summary.json``; what it lacks, or lags behind in while running, is taken from the metrics.
+        config: every setting by the name of its flag.
+        steps: lines of ``metrics.jsonl`` that were written within an epoch.
+        epochs: its lines that were written at the end of an epoch.
+        problems: what is missing or damaged, one sentence each.
+    """
+
+    folder: Path
+    name: str
+    summary: dict[str, Any]
+    config: dict[str, Any]
+    steps: list[Line]
+    epochs: list[Line]
+    problems: tuple[str, ...]
+
+    def text(self, key: str) -> str:
+        """A value of the summary, or else of the settings, as printable text; empty where there is none."""
+        value = self.summary.get(key, self.config.get(key))
+        return "" if value is None else printable(str(value))
+
+    def number(self, key: str) -> float | None:
+        """A value of the summary, or else of the settings; None unless it is a finite number."""
+        return finite(self.summary.get(key, self.config.get(key)))
+
+    def block_accuracies(self) -> list[float | None]:
+        """Test accuracy in percent by block; None for a block without a classifier, empty where nothing is known."""
+        values = self.summary.get("block_test_accuracy")
+        return [finite(value) for value in values[:MAX_BLOCKS]] if isinstance(values, list) else []
+
+    def curve(self, metric: str) -> dict[int, float]:
+        """Finite values of a metric by epoch."""
+        found = {int(line["epoch"]): finite(line.get(metric)) for line in self.epochs}
+        return {epoch: value for epoch, value in found.items() if value is not None}
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run folder, finished or not; `Run.problems` says what could not be read."""
+    problems: list[str] = []
+    summary = read_json(folder / SUMMARY_FILE, problems)
+    config = read_yaml(folder / CONFIG_FILE, problems)
+    steps, epochs = read_metrics(folder / METRICS_FILE, problems)
+    derived = summary_of(steps, epochs)
+    if summary.get("status") == RUNNING:  # numbers in the summary are then those of before the run was resumed
+        summary |= derived
+    else:
+        summary = derived | {key: value for key, value in summary.items() if value is not None}
+    return Run(folder, printable(folder.resolve().name), summary, config, steps, epochs, tuple(problems))
+
+
+def find_runs(paths: Sequence[Path]) -> list[Run]:
+    """Load the runs at ``paths``, each of them a run folder or a folder that holds some, up to two levels deep.
+
+    Raises:
+        UserError: a path does not exist, cannot be read, or holds no run.
+    """
+    folders: dict[Path, Path] = {}
+    for path in paths:
+        shown = printable(str(path))
+        if not path.is_dir():
+            raise UserError(f"{shown}: " + ("not a folder" if path.exists() else "no such folder"))
+        try:
+            found = list(_run_folders(path, SEARCH_DEPTH))
+        except OSError as error:
+            raise UserError(f"{shown}: {error.strerror}") from error
+        if not found:
+            raise UserError(f"{shown}: no run here (a run is a folder with {SUMMARY_FILE} or {METRICS_FILE})")
+        folders |= {folder.resolve(): folder for folder in found}
+    runs = [load_run(folder) for folder in folders.values()]
+    count = Counter(run.name for run in runs)
+    return [replace(run, name=_name_with_parent(run.folder)) if count[run.name] > 1 else run for run in runs]
+
+
+def _run_folders(folder: Path, depth: int) -> Iterator[Path]:
+    if (folder / SUMMARY_FILE).is_file() or (folder / METRICS_FILE).is_file():
+        yield folder
+    elif depth:
+        for child in sorted(folder.iterdir()):
+            if child.is_dir():
+                yield from _run_folders(child, depth - 1)
+
+
+def _name_with_parent(folder: Path) -> str:
+    return printable("/".join(folder.resolve().parts[-2:]))

@@ -1,0 +1,79 @@
+"""Checkpoints survive, or say what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine import checkpoint
+from utils import UserError
+
+STATE = {"method": {"weight": torch.arange(100_000.0)}, "step": 3}
+
+
+def test_round_trip_and_the_one_before(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        checkpoint.save_last(tmp_path, {**STATE, "step": step})
+    assert checkpoint.load(tmp_path / checkpoint.LAST)["step"] == 3
+    assert checkpoint.load(tmp_path / checkpoint.PREVIOUS)["step"] == 2
+    assert torch.equal(checkpoint.load(tmp_path / checkpoint.LAST)["method"]["weight"], STATE["method"]["weight"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [checkpoint.LAST, checkpoint.PREVIOUS]
+
+
+@pytest.mark.parametrize("keep", [0, 100, 5000, -1])
+def test_a_cut_file_is_refused(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / checkpoint.LAST
+    checkpoint.save(path, STATE)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint.load(path)
+
+
+def test_a_flipped_bit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / checkpoint.LAST
+    checkpoint.save(path, STATE)
+    content = bytearray(path.read_bytes())
+    content[200_000] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint.load(path)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / checkpoint.LAST
+    checkpoint.save(path, STATE)
+
+    def full(state: object, stream) -> None:
+        stream.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="No space left"):
+        checkpoint.save(path, {"step": 4})
+    monkeypatch.undo()
+    assert checkpoint.load(path)["step"] == 3
+    assert [item.name for item in tmp_path.iterdir()] == [checkpoint.LAST]
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return (Path(tmp_path / "executed").touch, ())
+
+    torch.save({"version": checkpoint.VERSION, "x": Evil()}, tmp_path / "evil.ckpt")
+    with pytest.raises(Exception):  # noqa: B017, PT011
+        checkpoint.load(tmp_path / "evil.ckpt")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_another_version_is_refused(tmp_path: Path) -> None:
+    torch.save({"version": -1}, tmp_path / "old.ckpt")
+    with pytest.raises(UserError, match="not a checkpoint of this version"):
+        checkpoint.load(tmp_path / "old.ckpt")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no checkpoint .*none\.ckpt"):
+        checkpoint.load(tmp_path / "none.ckpt")

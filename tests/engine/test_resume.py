@@ -1,0 +1,102 @@
+"""A run that was stopped and resumed holds the bits of the run that was not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.module import TrainingModule
+from tests.engine.conftest import SMALL
+from tests.engine.test_run import without_times
+
+SETTINGS = {"bp": ["--bp"], "dgl": ["--dgl", "--dropout_prob", "0.3"]}
+
+
+def stop_after(step: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send this process a signal right after the optimiser's step ``step`` (from 0)."""
+    take = TrainingModule._take_step
+
+    def take_and_stop(self: TrainingModule, index: int) -> None:
+        take(self, index)
+        if index == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(TrainingModule, "_take_step", take_and_stop)
+
+
+# Five steps an epoch, a log line every two: inside an interval, at its end, before an epoch's last step, at its end.
+@pytest.mark.parametrize("step", [0, 1, 3, 4, 7, 13])
+@pytest.mark.parametrize("method", SETTINGS)
+def test_resumed_equals_uninterrupted(run, same, monkeypatch: pytest.MonkeyPatch, method: str, step: int) -> None:
+    assert run(*SETTINGS[method]) == 0
+    whole, records = run.state(), run.records()
+    with monkeypatch.context() as patch:
+        stop_after(step, signal.SIGTERM, patch)
+        assert run(*SETTINGS[method]) == 143
+    folder = run.last
+    assert run.summary(folder)["status"] == "interrupted"
+    assert run.resume(str(folder)) == 0
+    assert len(run.folders) == 2
+    same(whole, run.state(folder))
+    assert without_times(run.records(folder)) == without_times(records)
+    assert run.summary(folder)["status"] == "done"
+
+
+def test_ctrl_c_has_its_own_exit_code_and_auto_finds_the_run(run, same, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    run("--dgl")
+    whole = run.state()
+    with monkeypatch.context() as patch:
+        stop_after(6, signal.SIGINT, patch)
+        assert run("--dgl") == 130
+    folder = run.last
+    assert run("--bp", "--resume", "auto", "--epochs", "1") == 0  # another run: not the one to go on with
+    assert "no unfinished run of these settings" in capsys.readouterr().out
+    assert run("--dgl", "--resume", "auto") == 0
+    assert f"going on with {folder}" in capsys.readouterr().out
+    same(whole, run.state(folder))
+
+
+def test_a_finished_run_is_left_alone(run, capsys) -> None:
+    run("--dgl")
+    before = (run.last / "metrics.jsonl").read_bytes()
+    assert run.resume(str(run.last)) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert (run.last / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_one_line(run, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(7, signal.SIGTERM, patch)
+        run("--dgl")
+    path = run.last / "checkpoints" / "last.ckpt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert run.resume(str(run.last)) == 1
+    assert f"the checkpoint {path} is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_kill_9_loses_at_most_the_epoch(run, same, tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent.parent
+    words = ["--dgl", "--epochs", "12"]
+    assert run(*words) == 0
+    whole, whole_folder, killed = run.state(), run.last, tmp_path / "killed"
+    command = [sys.executable, str(root / "main.py"), *SMALL, "--model", "VGGs", "--mlp_hidden_dim", "16", *words]
+    command += ["--path", str(killed)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(killed.glob("*/checkpoints/previous.ckpt")):
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    [folder] = killed.iterdir()
+    assert run.summary(folder)["status"] == "running"
+    assert run.resume(str(folder)) == 0
+    same(whole, run.state(folder))
+    assert without_times(run.records(folder)) == without_times(run.records(whole_folder))

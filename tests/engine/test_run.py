@@ -1,0 +1,254 @@
+"""The main job, end to end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import main
+from engine.devices import choose_precision
+from tests.conftest import make_batch, make_method
+
+TIMES = {"time_s", "images_per_second"}
+
+
+def without_times(records: list[dict]) -> list[dict]:
+    return [{name: value for name, value in record.items() if name not in TIMES} for record in records]
+
+
+@pytest.mark.parametrize("method", ["bp", "dgl"])
+def test_a_run_leaves_a_complete_folder(run, method: str) -> None:
+    assert run(f"--{method}", "--name", "trial") == 0
+    folder, summary = run.last, run.summary()
+    assert folder.name.endswith("_trial")
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert names == {
+        "config.yaml", "command.txt", "environment.json", "metrics.jsonl", "summary.json", "run.log", "report.html",
+        "checkpoints/last.ckpt", "checkpoints/previous.ckpt", "checkpoints/best.ckpt",
+        "plots/loss.svg", "plots/accuracy.svg", "plots/blocks.svg",
+    }  # fmt: skip
+    records = run.records()
+    assert [record["step"] for record in records if record["kind"] == "step"] == [2, 4, 5, 6, 8, 10, 12, 14, 15]
+    epochs = [record for record in records if record["kind"] == "epoch"]
+    assert [record["epoch"] for record in epochs] == [1, 2, 3]
+    assert summary["status"] == "done"
+    assert summary["final_test_accuracy"] == epochs[-1]["test/accuracy"]
+    assert summary["best_test_accuracy"] == max(record["test/accuracy"] for record in epochs)
+    local = [value is not None for value in summary["block_test_accuracy"]]
+    assert local == [method == "dgl", method == "dgl", True]
+    assert (summary["num_head_parameters"] > 0) == (method == "dgl")
+    for key in ("wall_s", "train_s", "images_per_second", "peak_memory_bytes", "num_parameters"):
+        assert summary[key] > 0
+    assert (summary["method"], summary["model"], summary["dataset"], summary["seed"]) == (method, "VGGs", "digits", 0)
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__
+    assert (folder / "command.txt").read_text().startswith("main.py --dataset digits ")
+    log = (folder / "run.log").read_text()
+    assert "Epoch 3/3" in log
+    assert "Best test accuracy" in log
+
+
+def test_epoch_metrics_are_the_means_of_its_steps(run) -> None:
+    run("--dgl", "--log_interval", "1")
+    records = [record for record in run.records() if record["epoch"] == 1]
+    *steps, epoch = records
+    for name in ("train/loss", "train/accuracy", "train/block_00/loss"):
+        assert epoch[name] == pytest.approx(sum(step[name] for step in steps) / len(steps))
+
+
+def test_config_is_taken_back_and_gives_the_same_bits(run, same) -> None:
+    run("--dgl", "--dropout_prob", "0.3")
+    first, config = run.state(), run.last / "config.yaml"
+    assert yaml.safe_load(config.read_text())["run"]["device"] == "cpu"
+    assert main.main(["--config", str(config)]) == 0
+    assert len(run.folders) == 2
+    same(first, run.state())
+
+
+def test_bits_depend_on_the_seed_and_not_on_how_the_run_is_watched(run, same) -> None:
+    run("--dgl", "--dropout_prob", "0.3")
+    first, records = run.state(), [record for record in without_times(run.records()) if record["kind"] == "epoch"]
+    run("--dgl", "--dropout_prob", "0.3", "--log_interval", "3", "--wandb", "offline", "--no_progress_bar")
+    same(first["method"], run.state()["method"])
+    again = [record for record in without_times(run.records()) if record["kind"] == "epoch"]
+    for one, other in zip(records, again, strict=True):
+        assert one == pytest.approx(other)
+    run("--dgl", "--dropout_prob", "0.3", "--seed", "1")
+    key = "backbone.blocks.0.features.0.weight"
+    assert not torch.equal(first["method"][key], run.state()["method"][key])
+
+
+def test_bp_and_dgl_start_from_the_same_network(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for method in ("--bp", "--dgl"):
+        run(method, "--learning_rate", "1e-30", "--weight_decay", "0")
+    one, other = (run.state(folder)["method"] for folder in run.folders)
+    for name in one:
+        if "running" not in name:
+            torch.testing.assert_close(one[name], other[name], rtol=0, atol=1e-25, msg=name)
+
+
+def test_wandb_offline_holds_the_run(run) -> None:
+    assert run("--dgl", "--wandb", "offline") == 0
+    [wandb_folder] = (run.last / "wandb").glob("offline-run-*")
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(wandb_folder)]
+    lines = [json.loads(line) for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()]
+    text = json.dumps(lines)
+    config = next(line["run"]["config"]["update"] for line in lines if line["type"] == "run")
+    assert (config["method"], config["epochs"], config["learning_rate"]) == ("dgl", 3, 0.05)
+    assert sum(line["type"] == "history" for line in lines) == len(run.records())
+    assert "test/block_01/accuracy" in text
+    assert any(line["type"] == "exit" or "exit" in line for line in lines)
+
+
+def test_wandb_that_breaks_does_not_stop_the_run(run, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    from engine.wandb_log import WandbLog
+
+    start = WandbLog._start
+
+    def broken(self, *words) -> None:
+        start(self, *words)
+        self._run.log = lambda values: (_ for _ in ()).throw(ConnectionResetError("service is gone"))
+
+    monkeypatch.setattr(WandbLog, "_start", broken)
+    assert run("--wandb", "offline") == 0
+    assert capsys.readouterr().out.count("wandb failed (service is gone)") == 1
+    assert run.summary()["status"] == "done"
+
+
+def test_wandb_that_cannot_start_does_not_stop_the_run(run, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr("wandb.init", lambda **words: (_ for _ in ()).throw(RuntimeError("no network\nat all")))
+    assert run("--wandb", "online") == 0
+    assert "wandb cannot be reached (no network): logging offline" in capsys.readouterr().out
+
+
+def test_without_a_login_auto_is_offline_and_says_so(run, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr("wandb.login", lambda **words: False)
+    assert run("--wandb", "auto", "--epochs", "1") == 0
+    out = capsys.readouterr().out
+    assert "not logged in to wandb: logging offline" in out
+    assert "wandb sync" in out
+
+
+def test_a_validation_split_chooses_the_epoch(run) -> None:
+    assert run("--val_size", "100") == 0
+    epochs = [record for record in run.records() if record["kind"] == "epoch"]
+    best = max(epochs, key=lambda record: record["val/accuracy"])
+    summary = run.summary()
+    assert summary["chosen_on"] == "val"
+    assert (summary["best_epoch"], summary["best_test_accuracy"]) == (best["epoch"], best["test/accuracy"])
+
+
+def test_evaluate_gives_what_the_run_gave(run, capsys) -> None:
+    run("--dgl")
+    capsys.readouterr()
+    assert main.main(["evaluate", str(run.last), "--weights", "last", "--device", "cpu"]) == 0
+    shown = dict(line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("test/"))
+    summary = run.summary()
+    assert float(shown["test/accuracy"]) == pytest.approx(summary["final_test_accuracy"], abs=1e-4)
+    assert float(shown["test/block_00/accuracy"]) == pytest.approx(summary["block_test_accuracy"][0], abs=1e-4)
+
+
+def test_report_compares_two_runs(run, capsys) -> None:
+    run("--dgl", "--name", "local")
+    run("--bp", "--name", "whole")
+    capsys.readouterr()
+    assert main.main(["report", str(run.path), "--out", "out"]) == 0
+    out = capsys.readouterr().out
+    assert "dgl" in out and "bp" in out
+    assert Path("out/report.html").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(run, capsys) -> None:
+    assert run("--dgl", "--learning_rate", "1e30", "--lr_schedule", "constant") == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "the loss of block_0" in line
+    assert "is not finite at step" in line
+    assert run.summary()["status"] == "failed"
+
+
+def test_frozen_blocks_stay_as_they_were(run) -> None:
+    run("--dgl", "--first_trainable_block", "-1")
+    run("--dgl", "--first_trainable_block", "-1", "--epochs", "1")
+    one, other = (run.state(folder)["method"] for folder in run.folders)
+    frozen = [name for name in one if name.startswith(("backbone.blocks.0", "backbone.blocks.1"))]
+    assert frozen
+    assert all(torch.equal(one[name], other[name]) for name in frozen)
+    assert not torch.equal(one["backbone.blocks.2.features.0.weight"], other["backbone.blocks.2.features.0.weight"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--optimizer_type Adam --learning_rate 0.001",
+        "--optimizer_type AdamW --learning_rate 0.001 --gradient_clip 0.1",
+        "--precision bf16",
+        "--precision auto",
+        "--deterministic --label_smoothing 0.1",
+        "--random_crop --random_erasing --random_horizontal_flip --normalization unit_gaussian",
+        "--random_resized_crop --normalization none --padding_mode circular",
+        "--lr_schedule multistep --warmup_epochs 1",
+        "--method dgl --pred_aux_type mlp_sr",
+        "--method dgl --is_direct_global --last_gradient_weight 0.3",
+    ],
+)
+def test_settings_reach_the_end(run, words: str) -> None:
+    assert run(*words.split(), "--epochs", "2") == 0
+    torch.use_deterministic_algorithms(False)
+    assert run.summary()["final_test_accuracy"] > 5
+
+
+def test_a_gpu_that_is_not_there_is_a_usage_error(run, capsys) -> None:
+    number = torch.cuda.device_count() + 3
+    assert run("--device", f"cuda:{number}") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"--device cuda:{number}: this machine has" in line
+    assert run.folders == []
+
+
+def test_missing_data_is_one_line_with_three_ways_on(run, capsys) -> None:
+    code = main.main(["--dataset", "cifar10", "--data_dir", "nowhere", "--path", str(run.path)])
+    assert code == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "nowhere" in line
+    for way in ("--dataset digits", "--download", "--dataset folder"):
+        assert way in line
+    assert run.folders == []
+
+
+def test_a_batch_larger_than_the_data_is_refused(run, capsys) -> None:
+    assert run("--batch_size", "500") == 2
+    assert "--batch_size" in capsys.readouterr().err
+    assert run.folders == []
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(run, capsys) -> None:
+    Path("file").write_text("")
+    assert run("--path", "file/runs") == 1
+    assert capsys.readouterr().err.startswith("main.py: error: --path file/runs: cannot make a run folder there")
+
+
+def test_two_runs_in_one_second_have_two_folders(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.strftime", lambda form: "2000-01-01_00-00-00")
+    run("--epochs", "1")
+    run("--epochs", "1")
+    assert [folder.name for folder in run.folders] == ["2000-01-01_00-00-00", "2000-01-01_00-00-00_2"]
+
+
+def test_the_precision_probe_leaves_no_trace() -> None:
+    method = make_method("dgl").float()
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    precision, ratio = choose_precision(method, make_batch(dtype=torch.float32))
+    assert precision in ("fp32", "bf16") and ratio > 0
+    assert torch.equal(torch.rand(1), expected)
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+    assert all(parameter.grad is None for parameter in method.parameters())

@@ -1,0 +1,126 @@
+"""Figures hold what was measured, and the same data give the same bytes."""
+
+from __future__ import annotations
+
+import json
+import struct
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from reports.canvas import PALETTE, spread_out
+from reports.figures import comparison_figure, draw_comparison, run_pictures
+from reports.runs import find_runs, load_run
+
+MakeRun = Callable[..., Path]
+
+
+def test_a_run_has_three_figures_of_well_formed_svg(make_run: MakeRun) -> None:
+    pictures = run_pictures(load_run(make_run("one")))
+    assert list(pictures) == ["loss", "accuracy", "blocks"]
+    for svg in pictures.values():
+        assert ET.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
+    # matplotlib writes the text of a label as a comment beside its outlines
+    assert "<!-- test 80.0 % -->" in pictures["accuracy"] and "<!-- train 82.0 % -->" in pictures["accuracy"]
+    assert "<!-- test 0.625 -->" in pictures["loss"]
+    assert all(f"<!-- {text} -->" in pictures["blocks"] for text in ("block 0", "block 2", "60.0", "70.0", "80.0"))
+
+
+def test_back_propagation_has_one_block_with_an_accuracy(make_run: MakeRun) -> None:
+    svg = run_pictures(load_run(make_run("one", "bp")))["blocks"]
+    assert "<!-- block 2 -->" in svg and "<!-- block 1 -->" not in svg
+    assert svg.count("<!-- no head -->") == 2
+
+
+def test_a_run_without_epochs_says_so(make_run: MakeRun) -> None:
+    folder = make_run("one")
+    for name in ("metrics.jsonl", "summary.json"):
+        (folder / name).unlink()
+    for svg in run_pictures(load_run(folder)).values():
+        assert "<!-- no values to show yet -->" in svg
+
+
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_the_same_data_give_the_same_bytes(
+    study: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import matplotlib
+
+    draw_comparison(find_runs([study]), tmp_path / f"a.{kind}")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
+    with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 20, "savefig.dpi": 10}):  # the user's own taste
+        draw_comparison(find_runs([study]), tmp_path / f"b.{kind}")
+    assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+
+
+def test_the_png_is_sharp_at_the_width_of_a_readme(study: Path, tmp_path: Path) -> None:
+    draw_comparison(find_runs([study]), tmp_path / "a.png")
+    width, _ = struct.unpack(">II", (tmp_path / "a.png").read_bytes()[16:24])
+    assert width == 1800
+
+
+def test_the_comparison_shows_every_group_once(study: Path) -> None:
+    figure = comparison_figure(find_runs([study]))
+    left, right = figure.axes
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["bp", "dgl, 2 runs"]
+    across, point, blocks = left.get_lines()
+    assert set(across.get_ydata()) == {82} and across.get_color() == PALETTE[0]
+    assert (list(point.get_xdata()), list(point.get_ydata())) == ([2], [82])
+    assert list(blocks.get_ydata()) == [60.5, 70.5, 80.5] and blocks.get_color() == PALETTE[1]
+    train, test = right.get_lines()[2:]
+    assert (list(train.get_ydata()), list(test.get_ydata())) == ([2, 1, 2 / 3, 0.5], [2.5, 1.25, 2.5 / 3, 0.625])
+    assert test.get_linewidth() > 2 * train.get_linewidth()
+    assert (left.get_ylabel(), left.get_xlabel(), right.get_xlabel()) == ("test accuracy (%)", "block", "epoch")
+
+
+def test_the_band_reaches_from_the_lowest_to_the_highest_run(study: Path) -> None:
+    (band,) = [item for item in comparison_figure(find_runs([study])).axes[0].collections if len(item.get_paths())]
+    corners = band.get_paths()[0].vertices
+    assert {(x, y) for x, y in corners if x == 2} == {(2, 80), (2, 81)}
+
+
+def test_hostile_names_are_drawn_as_they_are(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", "_m", note="$x^{$ --><script>")
+    root = make_run("b", "_m", note="\x00").parent
+    draw_comparison(find_runs([root]), tmp_path / "a.svg")
+    tree = ET.parse(tmp_path / "a.svg")
+    assert not [element for element in tree.iter() if element.tag.endswith("script")]
+
+
+def test_more_groups_than_colours_stay_distinct(make_run: MakeRun) -> None:
+    for index in range(8):
+        root = make_run(f"run{index}", learning=index).parent
+    lines = comparison_figure(find_runs([root])).axes[0].get_lines()
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 8
+
+
+def test_a_diverged_run_keeps_its_finite_part(make_run: MakeRun) -> None:
+    folder = make_run("one")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    broken = [line | {"test/loss": None, "train/loss": float("nan")} if line["epoch"] > 2 else line for line in lines]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, broken)))
+    svg = run_pictures(load_run(folder))["loss"]
+    assert "<!-- test 1.250 -->" in svg and "<!-- train 1.000 -->" in svg
+
+
+@pytest.mark.parametrize(
+    ("places", "moved"),
+    [
+        ([0.2, 0.8], [0.2, 0.8]),
+        ([0.5, 0.5], [0.45, 0.55]),
+        ([0.99, 1.0], [0.9, 1.0]),
+        ([0.0, 0.01, 0.02], [0.0, 0.1, 0.2]),
+        ([0.3], [0.3]),
+        ([], []),
+    ],
+)
+def test_labels_move_apart_and_stay_inside(places: list[float], moved: list[float]) -> None:
+    assert spread_out(places, 0.1) == pytest.approx(moved)
+
+
+def test_too_many_labels_still_do_not_overlap() -> None:
+    moved = spread_out([0.5] * 30, 0.1)
+    assert all(upper - lower == pytest.approx(0.1) for lower, upper in pairwise(moved))
