@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from consts import PROJECT, TEST, TRAIN
+from consts import PROJECT
 from datamodules.base import Announce
 from utils import atomic_write
 
@@ -33,7 +33,7 @@ def load(path: Path, num_train: int, num_test: int) -> tuple[Pixels, Pixels] | N
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            train, test = archive[TRAIN], archive[TEST]
+            train, test = archive["train"], archive["test"]
     except Exception:  # damage can surface as almost any error, and the images themselves are still there
         return None
     fits = train.dtype == test.dtype == np.uint8 and train.ndim == test.ndim == 4 and train.shape[1:] == test.shape[1:]
@@ -44,7 +44,7 @@ def save(path: Path, train: Pixels, test: Pixels, announce: Announce) -> None:
     """Write the cache and remove those of earlier states of the tree; where that is impossible, one line says so."""
     try:
         with atomic_write(path) as stream:
-            np.savez(stream, **{TRAIN: train, TEST: test})
+            np.savez(stream, train=train, test=test)
     except OSError as error:
         announce(
             f"No image cache in {path.parent} ({error.strerror or error}): the images are decoded anew in every run"

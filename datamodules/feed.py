@@ -157,8 +157,8 @@ class Feed:
             (rows_B2H + corner_B2[:, 0, None, None])[:, :, None, :, None],
             (columns_B2W + corner_B2[:, 1, None, None])[:, None, :, None, :],
         ).float()
-        lines_B2HWC = torch.lerp(*corners_B22HWC.unbind(1), below_BH[:, None, :, None, None])
-        return torch.lerp(*lines_B2HWC.unbind(1), right_BW[:, None, :, None])
+        lines_B2HWC = torch.lerp(corners_B22HWC[:, 0], corners_B22HWC[:, 1], below_BH[:, None, :, None, None])
+        return torch.lerp(lines_B2HWC[:, 0], lines_B2HWC[:, 1], right_BW[:, None, :, None])
 
 
 def _neighbours(target_BK: Tensor, side_B1: Tensor, size: int) -> tuple[Tensor, Tensor]:

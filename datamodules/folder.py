@@ -64,11 +64,11 @@ def read(args: DataArgs, announce: Announce, progress: bool) -> Source:
     if pixels is None:
         pixels = decode(tree, progress)
         cache.save(path, *pixels, announce)
-    sets = [
+    train, test = (
         ImageSet(torch.from_numpy(images), torch.tensor([file.label for file in files]))
         for images, files in zip(pixels, (tree.train, tree.test), strict=True)
-    ]
-    return Source(*sets, tree.class_names)
+    )
+    return Source(train, test, tree.class_names)
 
 
 def scan(root: Path) -> Tree:

@@ -141,8 +141,8 @@ def _load(dataset: str, root: Path) -> Source:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
     except ImportError as error:
         raise UserError(f"data set {dataset} needs the package {error.name}: pip install {error.name}") from error
-    class_names = tuple(parts[0][2])
-    return Source(*(_image_set(part, root) for part in parts), class_names)
+    train, test = (_image_set(part, root) for part in parts)
+    return Source(train, test, tuple(parts[0][2]))
 
 
 def _image_set(part: Part, root: Path) -> ImageSet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from statistics import fmean, stdev
@@ -94,7 +94,7 @@ def _told_apart(groups: Sequence[Group], names: Sequence[str]) -> list[Group]:
     for group in groups:
         same.setdefault(group.label, []).append(group)
     more = {
-        label: [*names, *differing([group.settings for group in alike], absence_counts=True)]
+        label: dict.fromkeys([*names, *differing([group.settings for group in alike], absence_counts=True)])
         for label, alike in same.items()
     }
     groups = [replace(group, label=_label(group, more[group.label])) for group in groups]
@@ -130,7 +130,7 @@ def _comparable(run: Run) -> dict[str, Any]:
     return settings
 
 
-def _label(group: Group, names: Sequence[str]) -> str:
+def _label(group: Group, names: Iterable[str]) -> str:
     """``dgl learning_rate=0.1 is_direct_global``; a switch that is off and a value that is not set are left out."""
     words = [str(group.settings.get("method", group.runs[0].name))]
     for name in names:

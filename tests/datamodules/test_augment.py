@@ -22,7 +22,7 @@ def test_the_order_is_a_permutation_made_of_seed_and_epoch_alone() -> None:
     order = epoch_order(3, 5, 1000)
     assert torch.equal(order.sort().values, torch.arange(1000))
     assert torch.equal(order, epoch_order(3, 5, 1000))
-    others = [epoch_order(seed, epoch, 1000) for seed, epoch in [(3, 6), (4, 5), (5, 3), (0, 35), (35, 0)]]
+    others = [epoch_order(seed, epoch, 1000) for seed, epoch in [(3, 6), (4, 5), (5, 3), (1, 12), (11, 2)]]
     for first in range(len(others)):
         assert not torch.equal(order, others[first])
         for second in range(first):
@@ -42,9 +42,9 @@ def test_an_augmentation_does_not_change_the_others() -> None:
 
 
 def test_different_augmentations_draw_different_numbers() -> None:
-    both = drawn(random_horizontal_flip=True, random_erasing=True)
-    agree = (both.flip_P == (both.erase_P4[:, 2] > 0)).float().mean()
-    assert agree == pytest.approx(0.5, abs=0.02)
+    both = drawn(random_horizontal_flip=True, random_resized_crop=True)
+    agree = (both.flip_P == (both.side_P < both.side_P.median())).float().mean()
+    assert agree == pytest.approx(0.5, abs=0.05)
 
 
 def test_nothing_is_drawn_that_was_not_asked_for() -> None:

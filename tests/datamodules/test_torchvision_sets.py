@@ -101,6 +101,7 @@ def test_a_truncated_file_is_named(mnist: SimpleNamespace, name: str, keep_archi
 
 def test_a_wrong_header_of_the_right_length_is_noticed(mnist: SimpleNamespace) -> None:
     path = mnist.raw / "t10k-images-idx3-ubyte"
+    path.with_name(f"{path.name}.gz").unlink()
     content = path.read_bytes()
     path.write_bytes(struct.pack(">4I", 0x803, 28, 20, 28) + content[16:])
     assert str(path) in fault(mnist.root, mnist.dataset)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from engine.module import TrainingModule
 from tests.engine.conftest import SMALL
@@ -90,7 +91,8 @@ def test_kill_9_loses_at_most_the_epoch(run, same, tmp_path: Path) -> None:
     whole, whole_folder, killed = run.state(), run.last, tmp_path / "killed"
     command = [sys.executable, str(root / "main.py"), *SMALL, "--model", "VGGs", "--mlp_hidden_dim", "16", *words]
     command += ["--path", str(killed)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    threads = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on how they are split
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=threads)
     while not list(killed.glob("*/checkpoints/previous.ckpt")):
         time.sleep(0.005)
     process.kill()

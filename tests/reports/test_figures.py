@@ -51,7 +51,9 @@ def test_the_same_data_give_the_same_bytes(
 
     draw_comparison(find_runs([study]), tmp_path / f"a.{kind}")
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
-    with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 20, "savefig.dpi": 10}):  # the user's own taste
+    with matplotlib.rc_context(
+        {"axes.labelsize": 20, "xtick.direction": "in", "savefig.dpi": 10}
+    ):  # the user's own taste
         draw_comparison(find_runs([study]), tmp_path / f"b.{kind}")
     assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
 
@@ -74,6 +76,12 @@ def test_the_comparison_shows_every_group_once(study: Path) -> None:
     assert (list(train.get_ydata()), list(test.get_ydata())) == ([2, 1, 2 / 3, 0.5], [2.5, 1.25, 2.5 / 3, 0.625])
     assert test.get_linewidth() > 2 * train.get_linewidth()
     assert (left.get_ylabel(), left.get_xlabel(), right.get_xlabel()) == ("test accuracy (%)", "block", "epoch")
+
+
+def test_a_network_trained_as_a_whole_is_a_point_at_the_mean_of_its_runs(study: Path, make_run: MakeRun) -> None:
+    make_run("bp_b", "bp", seed=5)
+    across, point, _ = comparison_figure(find_runs([study])).axes[0].get_lines()
+    assert set(across.get_ydata()) == set(point.get_ydata()) == {83.5}
 
 
 def test_the_band_reaches_from_the_lowest_to_the_highest_run(study: Path) -> None:

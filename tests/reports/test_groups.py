@@ -41,6 +41,12 @@ def test_statistics_are_over_the_runs(study: Path) -> None:
     assert spread([None, None]) is None
 
 
+def test_a_curve_has_the_epochs_that_all_its_runs_have(study: Path) -> None:
+    metrics = study / "dgl_b" / "metrics.jsonl"
+    metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:-4]))
+    assert list(groups_of(study)["dgl"].curve("test/accuracy")) == [1, 2]
+
+
 def test_labels_name_what_differs_among_those_that_have_it(study: Path, make_run: MakeRun) -> None:
     make_run("x", is_direct_global=True, last_gradient_weight=0.5)
     make_run("y", is_direct_global=False, last_gradient_weight=0.5)
