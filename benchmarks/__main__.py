@@ -87,8 +87,9 @@ def main() -> int:
         results[mode] = [float(word) for word in done.stdout.split()]
     import torch
 
-    print(f"{options.model}, batch {options.batch_size}, {options.precision}, heads {options.head}; torch {torch.__version__},")
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads; peak resident memory over the warm process")
+    print(f"{options.model}, batch {options.batch_size}, {options.precision}, heads {options.head}")
+    print(f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads")
+    print("peak resident memory above that of the warm process")
     for mode, (peak_mib, loss) in results.items():
         ratio = peak_mib / results["dgl_sum_of_losses"][0]
         print(f"{mode:20} {peak_mib:8.0f} MiB   {ratio:5.2f} x sum of losses   loss {loss:.6f}")

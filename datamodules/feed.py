@@ -1,7 +1,6 @@
 """The fast path from images to batches: the split stays on the device, and a batch is one gather.
 
-On two CPU cores this gives some 30 times the images per second of a DataLoader over torchvision's per-sample
-transforms, and on a GPU nothing crosses the bus.
+There are no worker processes and no Python per image, and on a GPU nothing crosses the bus.
 """
 
 from __future__ import annotations
@@ -52,9 +51,10 @@ class Feed:
         augment: DataArgs | None = None,
         seed: int = 0,
     ) -> None:
-        if augment is not None and images.num_images < batch_size:
+        if augment is not None and batch_size > images.num_images:
+            count = images.num_images
             raise UsageError(
-                f"--batch_size {batch_size}: there are {images.num_images} training images, so it must be at most that"
+                f"--batch_size {batch_size}: there are {count} training images, so it must be at most {count}"
             )
         self._augment, self._seed, self._batch_size = augment, seed, batch_size
         self._height, self._width = spec.height, spec.width

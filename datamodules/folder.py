@@ -21,6 +21,7 @@ from schemas import DataArgs
 from utils import UserError
 
 _CHUNK = 128  # images a thread decodes in a row: large enough that handing out work costs nothing
+_MAX_THREADS = 16  # Pillow holds the interpreter's lock much of the time: more threads would only wait for it
 _GREY_MODES = ("1", "L")
 
 
@@ -142,7 +143,7 @@ def decode(tree: Tree, progress: bool) -> tuple[cache.Pixels, cache.Pixels]:
 
     hidden = not (progress and sys.stderr.isatty())
     with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as pool,
         tqdm(total=len(paths), desc="Decoding images", unit="img", disable=hidden, leave=False) as bar,
     ):
         for count in pool.map(decode_chunk, range(0, len(paths), _CHUNK)):  # in order: always the same file is blamed

@@ -171,7 +171,9 @@ def _fetch(dataset: str, root: Path, announce: Announce) -> None:
         return
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"cannot download {dataset} to {root.absolute()}: {reason}") from error
+        raise UserError(
+            f"cannot download {dataset} to {root.absolute()}: {reason}; --dataset digits needs no files"
+        ) from error
     finally:
         socket.setdefaulttimeout(timeout)
 

@@ -43,9 +43,10 @@ class Meter:
     """Running totals on the device. Only `read` waits for it."""
 
     def __init__(self, totals: Totals | None = None) -> None:
-        self._names: list[str] = list(totals.sums) if totals else []
+        totals = totals or Totals()
+        self._names = list(totals.sums)
         self._sums_M = torch.tensor(list(totals.sums.values()), dtype=torch.float64) if self._names else None
-        self._num_images = totals.num_images if totals else 0
+        self._num_images = totals.num_images
 
     def add(self, output: StepOutput, y_B: Tensor) -> None:
         """Count one batch of (B,) labels."""

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from datamodules.feed import Feed
 from loguru import logger
 from torch import nn
 
 from consts import ACCURACY, LOSS, TEST, TRAIN, VAL, metric_name
+from datamodules.feed import Feed
 from engine import checkpoint
 from engine.console import Progress
 from engine.devices import autocast

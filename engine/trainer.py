@@ -13,12 +13,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from datamodules.feed import Feed
 from loguru import logger
 
 import reports
 from consts import ACCURACY, DONE, FAILED, INTERRUPTED, RUNNING, TEST, TRAIN, VAL, metric_name
 from datamodules.base import ImageSet, Splits
+from datamodules.feed import Feed
 from engine import checkpoint
 from engine.console import last_words, log_to_file
 from engine.devices import choose_precision, compile_blocks, set_determinism
@@ -74,30 +74,34 @@ def run(job: Job) -> dict[str, Any]:
         Interrupted: by a signal; the run can be resumed.
         UserError: the run cannot go on.
     """
-    args, device = job.args, job.device
-    set_determinism(args.optim.deterministic)
-    method = job.method.to(device).to(memory_format=torch.channels_last)
-    feeds = make_feeds(args, job.splits, device)
+    set_determinism(job.args.optim.deterministic)
+    method = job.method.to(job.device).to(memory_format=torch.channels_last)
+    feeds = make_feeds(job.args, job.splits, job.device)
     state = checkpoint.load(RunFolder(job.resume).checkpoints / checkpoint.LAST) if job.resume else None
-    args = _settle(args, method, feeds[TRAIN], device, state)
-    folder = RunFolder(job.resume) if job.resume else RunFolder.create(Path(args.run.path), args.run.name)
-    log_to_file(folder.path)
-    if state is None:
-        folder.write_start(args, job.command, environment(device, args.optim.seed))
-    else:
-        folder.forget_after(state["step"])
-        folder.update_summary(status=RUNNING)
-    _introduce(args, method, feeds, device, folder, state)
-    if args.run.compile:
-        compile_blocks(method)
-    tags = [args.method.method, args.model.model, args.data.dataset]
-    wandb = WandbLog(args.run.wandb, folder.path, args.flat(), tags, logger.warning)
-    log = RunLog(folder, wandb, partial(reports.refresh, folder.path), logger.warning)
-    with StopRequest() as stop:
-        module = TrainingModule(args, method, feeds, log, stop)
+    args = _settle(job.args, method, feeds[TRAIN], job.device, state)
+    with StopRequest() as stop:  # from here on there is a run folder, and a signal must not leave it as it is
+        module = TrainingModule(args, method, feeds, _open_log(job, args, state), stop)
         if state is not None:
             module.restore(state)
-        return _fit(module, device)
+        _introduce(module, job.device, resuming=state is not None)
+        if args.run.compile:
+            compile_blocks(method)
+        return _fit(module, job.device)
+
+
+def _open_log(job: Job, args: Args, state: dict[str, Any] | None) -> RunLog:
+    """The run folder, new or gone on with, and what is written into it."""
+    if job.resume is None or state is None:
+        folder = RunFolder.create(Path(args.run.path), args.run.name)
+        folder.write_start(args, job.command, environment(job.device, args.optim.seed))
+    else:
+        folder = RunFolder(job.resume)
+        folder.forget_after(state["step"])
+        folder.update_summary(status=RUNNING)
+    log_to_file(folder.path)
+    tags = [args.method.method, args.model.model, args.data.dataset]
+    wandb = WandbLog(args.run.wandb, folder.path, args.flat(), tags, logger.warning)
+    return RunLog(folder, wandb, partial(reports.refresh, folder.path), logger.warning)
 
 
 def _settle(args: Args, method: Method, feed: Feed, device: torch.device, state: dict[str, Any] | None) -> Args:
@@ -112,24 +116,17 @@ def _settle(args: Args, method: Method, feed: Feed, device: torch.device, state:
     return args.model_copy(update={"run": settled})
 
 
-def _introduce(
-    args: Args,
-    method: Method,
-    feeds: dict[str, Feed],
-    device: torch.device,
-    folder: RunFolder,
-    state: dict[str, Any] | None,
-) -> None:
-    optim, counts = args.optim, count_parameters(method)
-    verb = "Resuming" if state else "Training"
-    where = f" from step {state['step']}" if state else ""
+def _introduce(module: TrainingModule, device: torch.device, *, resuming: bool) -> None:
+    """The line that starts a run."""
+    args, optim, counts = module.args, module.args.optim, count_parameters(module.method)
+    verb, where = ("Resuming", f" from step {module.step}") if resuming else ("Training", "")
     logger.info(
         f"{verb} {args.model.model} with {args.method.method} on {args.data.dataset}{where}: {optim.epochs} epochs, "
-        f"{feeds[TRAIN].num_images} images, device {device}, {args.run.precision}, {optim.optimizer_type} "
+        f"{module.feeds[TRAIN].num_images} images, device {device}, {args.run.precision}, {optim.optimizer_type} "
         f"lr={optim.learning_rate:g} ({optim.lr_schedule}) bs={optim.batch_size} wd={optim.weight_decay:g} "
         f"seed={optim.seed}, {counts['num_parameters']:,} parameters + {counts['num_head_parameters']:,} in heads"
     )
-    logger.info(f"Run folder: {folder.path}")
+    logger.info(f"Run folder: {module.run_log.folder.path}")
 
 
 def count_parameters(method: Method) -> dict[str, int]:
@@ -151,6 +148,7 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
         status, code = DONE, 0
     except Interrupted as interrupted:
         status, code = INTERRUPTED, interrupted.exit_code
+        logger.warning(f"Stopped at step {module.step}, everything is saved; go on with --resume {folder.path}")
         raise
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(f"out of GPU memory with --batch_size {module.args.optim.batch_size}: lower it") from error

@@ -15,7 +15,9 @@ from schemas import ModelArgs, build_args
 
 CLASSES = tuple("abcde")
 
-torch.set_num_threads(1)  # the networks are tiny, and threads that wait for one another make tests slow on a busy machine
+torch.set_num_threads(
+    1
+)  # the networks are tiny, and threads that wait for one another make tests slow on a busy machine
 
 
 def make_spec(size: int = 8, channels: int = 3) -> DataSpec:

@@ -14,9 +14,24 @@ import main
 from engine import checkpoint
 from engine.run_folder import RunFolder
 
-SMALL = (
-    "--dataset digits --train_size 160 --batch_size 32 --epochs 3 --device cpu --precision fp32 --wandb disabled --log_interval 2"
-).split()
+SMALL = [
+    "--dataset",
+    "digits",
+    "--train_size",
+    "160",
+    "--batch_size",
+    "32",
+    "--epochs",
+    "3",
+    "--device",
+    "cpu",
+    "--precision",
+    "fp32",
+    "--wandb",
+    "disabled",
+    "--log_interval",
+    "2",
+]
 
 
 class Runner:

@@ -49,7 +49,9 @@ def test_resumed_equals_uninterrupted(run, same, monkeypatch: pytest.MonkeyPatch
     assert run.summary(folder)["status"] == "done"
 
 
-def test_ctrl_c_has_its_own_exit_code_and_auto_finds_the_run(run, same, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_ctrl_c_has_its_own_exit_code_and_auto_finds_the_run(
+    run, same, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
     run("--dgl")
     whole = run.state()
     with monkeypatch.context() as patch:

@@ -97,7 +97,10 @@ def test_wandb_offline_holds_the_run(run) -> None:
     assert run("--dgl", "--wandb", "offline") == 0
     [wandb_folder] = (run.last / "wandb").glob("offline-run-*")
     command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(wandb_folder)]
-    lines = [json.loads(line) for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()]
+    lines = [
+        json.loads(line)
+        for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    ]
     text = json.dumps(lines)
     config = next(line["run"]["config"]["update"] for line in lines if line["type"] == "run")
     assert (config["method"], config["epochs"], config["learning_rate"]) == ("dgl", 3, 0.05)
