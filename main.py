@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cli
-from utils import EXIT_SIGINT, Interrupted, UserError
+from utils import EXIT_SIGINT, Interrupted, UsageError, UserError
 
 if TYPE_CHECKING:
     from datamodules.base import Splits
@@ -87,6 +87,8 @@ def evaluate(command: cli.Command) -> None:
 
     log_to_terminal()
     folder = RunFolder(Path(command.options["runs"][0]))
+    if not (folder.path / CONFIG_FILE).is_file():
+        raise UsageError(f"{folder.path}: no run folder there (it would hold {CONFIG_FILE})")
     args = build_args({name: item.value for name, item in read_config(folder.path / CONFIG_FILE).items()})
     device = resolve_device(command.options["device"])
     state = checkpoint.load(folder.checkpoints / f"{command.options['weights']}.ckpt")

@@ -6,8 +6,8 @@ position in the data, and a run resumed from it had other weights.
 
 from __future__ import annotations
 
-import contextlib
 import os
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -35,15 +35,27 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 def save_last(folder: Path, state: dict[str, Any]) -> None:
     """Write ``last.ckpt``, and keep the one before it as ``previous.ckpt``."""
-    last = folder / LAST
-    if last.exists():
-        # A hard link and a rename, so that at every instant both names hold a whole file or none.
-        temporary = folder / f".{PREVIOUS}.{os.getpid()}.tmp"
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-            os.link(last, temporary)
-            os.replace(temporary, folder / PREVIOUS)
-    save(last, state)
+    if (folder / LAST).exists():
+        keep_last_as(folder, PREVIOUS)
+    save(folder / LAST, state)
+
+
+def keep_last_as(folder: Path, name: str) -> None:
+    """Give ``last.ckpt`` a second name; later saves do not touch it, because they put a new file in its place.
+
+    Raises:
+        UserError: the disk refuses.
+    """
+    temporary = folder / f".{name}.{os.getpid()}.tmp"
+    try:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(folder / LAST, temporary)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(folder / LAST, temporary)
+        os.replace(temporary, folder / name)
+    except OSError as error:
+        raise UserError(f"cannot write the checkpoint {folder / name}: {error.strerror}") from error
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -214,10 +214,9 @@ class TrainingModule(pl.LightningModule):
 
     def save(self, *, best: bool = False) -> None:
         """Write ``last.ckpt``, and ``best.ckpt`` where asked."""
-        folder, state = self.run_log.folder.checkpoints, self.state()
-        checkpoint.save_last(folder, state)
+        checkpoint.save_last(self.run_log.folder.checkpoints, self.state())
         if best:
-            checkpoint.save(folder / checkpoint.BEST, state)
+            checkpoint.keep_last_as(self.run_log.folder.checkpoints, checkpoint.BEST)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state`."""

@@ -119,6 +119,7 @@ def find_unfinished(parent: Path, args: Args) -> Path | None:
             continue
         if wanted.get("precision") == "auto":  # the run wrote down what auto chose
             before["precision"] = "auto"
+        unfinished = unfinished and any(folder.checkpoints.glob("*.ckpt"))  # else there is nothing to go on from
         if unfinished and {name: value for name, value in before.items() if name not in HARMLESS} == wanted:
             return config.parent
     return None

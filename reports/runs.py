@@ -10,7 +10,7 @@ from typing import Any
 
 from consts import CONFIG_FILE, METRICS_FILE, RUNNING, SUMMARY_FILE
 from reports.files import MAX_BLOCKS, Line, finite, printable, read_json, read_metrics, read_yaml, summary_of
-from utils import UserError
+from utils import UsageError, UserError
 
 SEARCH_DEPTH = 2  # experiments/RUN and experiments/studies/RUN are found from experiments/
 
@@ -75,19 +75,20 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
     """Load the runs at ``paths``, each of them a run folder or a folder that holds some, up to two levels deep.
 
     Raises:
-        UserError: a path does not exist, cannot be read, or holds no run.
+        UsageError: a path does not exist or holds no run.
+        UserError: a path cannot be read.
     """
     folders: dict[Path, Path] = {}
     for path in paths:
         shown = printable(str(path))
         if not path.is_dir():
-            raise UserError(f"{shown}: " + ("not a folder" if path.exists() else "no such folder"))
+            raise UsageError(f"{shown}: " + ("not a folder" if path.exists() else "no such folder"))
         try:
             found = list(_run_folders(path, SEARCH_DEPTH))
         except OSError as error:
             raise UserError(f"{shown}: {error.strerror}") from error
         if not found:
-            raise UserError(f"{shown}: no run here (a run is a folder with {SUMMARY_FILE} or {METRICS_FILE})")
+            raise UsageError(f"{shown}: no run here (a run is a folder with {SUMMARY_FILE} or {METRICS_FILE})")
         folders |= {folder.resolve(): folder for folder in found}
     runs = [load_run(folder) for folder in folders.values()]
     count = Counter(run.name for run in runs)

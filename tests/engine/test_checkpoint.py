@@ -22,6 +22,17 @@ def test_round_trip_and_the_one_before(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [checkpoint.LAST, checkpoint.PREVIOUS]
 
 
+def test_a_kept_checkpoint_stays_when_last_moves_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for linked in (True, False):
+        if not linked:
+            monkeypatch.setattr("os.link", lambda *names: (_ for _ in ()).throw(OSError(1, "no links here")))
+        checkpoint.save_last(tmp_path, {**STATE, "step": 1})
+        checkpoint.keep_last_as(tmp_path, checkpoint.BEST)
+        checkpoint.save_last(tmp_path, {**STATE, "step": 2})
+        assert checkpoint.load(tmp_path / checkpoint.BEST)["step"] == 1
+        assert checkpoint.load(tmp_path / checkpoint.LAST)["step"] == 2
+
+
 @pytest.mark.parametrize("keep", [0, 100, 5000, -1])
 def test_a_cut_file_is_refused(tmp_path: Path, keep: int) -> None:
     path = tmp_path / checkpoint.LAST
