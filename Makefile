@@ -9,7 +9,7 @@ ARGS ?=
 DEMO ?= --epochs 6 --batch_size 32 --wandb disabled
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check format bench clean
+.PHONY: help setup demo run test check format docs bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,6 +39,9 @@ check: $(SETUP) ## formatting, lint and types
 format: $(SETUP) ## format the code and mend what lint can mend
 	@$(PY) -m ruff format .
 	@$(PY) -m ruff check --fix .
+
+docs: $(SETUP) ## write docs/methods.md from the docstrings
+	@$(PY) docs/generate.py
 
 bench: $(SETUP) ## the benchmarks
 	@$(PY) -m benchmarks $(ARGS)
