@@ -77,10 +77,25 @@ def choose_precision(method: Method, batch: Batch, rounds: int = 3) -> tuple[str
     return ("bf16" if ratio > BF16_MUST_WIN_BY else "fp32"), ratio
 
 
-def compile_blocks(method: Method) -> None:
-    """Compile the convolutional part and the heads of every block, each by itself, in place."""
-    parts: list[nn.Module] = [block.features for block in method.backbone.blocks]  # type: ignore[misc]
+def compile_blocks(method: Method, device: torch.device) -> None:
+    """Compile the convolutional part and the heads of every block, each by itself, in place.
+
+    Raises:
+        UsageError: a CPU without a C++ compiler.
+    """
+    if device.type == "cpu":
+        from torch._inductor.cpp_builder import get_cpp_compiler
+
+        try:
+            get_cpp_compiler()
+        except Exception as error:
+            raise UsageError(
+                f"--compile needs a C++ compiler on a CPU, and none was found ({error}); install g++"
+            ) from None
+    parts: list[nn.Module] = [method.backbone.block(index).features for index in range(method.backbone.num_blocks)]
     for index in range(method.first_trainable, method.backbone.num_blocks):
         parts += method.block_heads(index)
+    # All parts share the forward of nn.Sequential, and torch gives up on a function after eight variants of it.
+    torch._dynamo.config.recompile_limit = 8 * len(parts)
     for part in parts:
         part.compile()

@@ -79,13 +79,13 @@ def run(job: Job) -> dict[str, Any]:
     feeds = make_feeds(job.args, job.splits, job.device)
     state = checkpoint.load(RunFolder(job.resume).checkpoints / checkpoint.LAST) if job.resume else None
     args = _settle(job.args, method, feeds[TRAIN], job.device, state)
+    if args.run.compile:
+        compile_blocks(method, job.device)
     with StopRequest() as stop:  # from here on there is a run folder, and a signal must not leave it as it is
         module = TrainingModule(args, method, feeds, _open_log(job, args, state), stop)
         if state is not None:
             module.restore(state)
         _introduce(module, job.device, resuming=state is not None)
-        if args.run.compile:
-            compile_blocks(method)
         return _fit(module, job.device)
 
 

@@ -207,6 +207,20 @@ def test_settings_reach_the_end(run, words: str) -> None:
     assert run.summary()["final_test_accuracy"] > 5
 
 
+def test_compile_compiles_every_block_and_head_once(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    assert run("--dgl", "--compile", "--epochs", "1") == 0
+    assert len(compiled) == len(set(map(id, compiled))) == 3 + 3  # three blocks, two heads and the classifier
+
+
+def test_compile_without_a_compiler_is_one_line(run, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", lambda: 1 / 0)
+    assert run("--dgl", "--compile") == 2
+    assert "--compile needs a C++ compiler" in capsys.readouterr().err
+    assert run.folders == []
+
+
 def test_a_gpu_that_is_not_there_is_a_usage_error(run, capsys) -> None:
     number = torch.cuda.device_count() + 3
     assert run("--device", f"cuda:{number}") == 2
