@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import resource
-import time
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -138,7 +137,7 @@ def count_parameters(method: Method) -> dict[str, int]:
 
 def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
     """Run Lightning's trainer to the end, and write down how it ended."""
-    folder, begin = module.run_log.folder, time.monotonic()
+    folder = module.run_log.folder
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     status, code = FAILED, EXIT_FAILURE
@@ -155,7 +154,7 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
     finally:
         if module.progress is not None:
             module.progress.close()
-        summary = _summarise(module, status, time.monotonic() - begin)
+        summary = _summarise(module, status)
         folder.update_summary(**summary)
         module.run_log.draw(now=True)
         module.run_log.close(code)
@@ -190,7 +189,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _summarise(module: TrainingModule, status: str, wall_s: float) -> dict[str, Any]:
+def _summarise(module: TrainingModule, status: str) -> dict[str, Any]:
     epochs = module.run_log.folder.epochs()
     final = epochs[-1] if epochs else {}
     num_blocks = module.method.backbone.num_blocks
@@ -202,7 +201,7 @@ def _summarise(module: TrainingModule, status: str, wall_s: float) -> dict[str, 
         "chosen_on": VAL if VAL in module.feeds else TEST,
         "final_test_accuracy": final.get(metric_name(TEST, ACCURACY)),
         "block_test_accuracy": [final.get(metric_name(TEST, ACCURACY, index)) for index in range(num_blocks)],
-        "wall_s": round(wall_s, 2),
+        "wall_s": round(module.time_s, 2),
         "train_s": round(module.train_s, 2),
         "images_per_second": round(module.step * module.args.optim.batch_size / max(module.train_s, 1e-9), 1),
         "peak_memory_bytes": peak_memory_bytes(device),
