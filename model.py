@@ -61,7 +61,8 @@ class Block(nn.Module):
     """Conv-BN-ReLU(-Dropout)(-MaxPool): the unit that is trained on its own.
 
     Attributes:
-        features: all of it but the pool.
+        features: all of it but dropout and pool.
+        dropout: dropout, or identity.
         pool: 2x2 max-pool, or identity.
         features_shape: shape before the pool.
         out_shape: shape behind it.
@@ -72,17 +73,15 @@ class Block(nn.Module):
         convolution = nn.Conv2d(
             in_shape.channels, channels, kernel_size, padding=kernel_size // 2, padding_mode=args.padding_mode
         )
-        layers: list[nn.Module] = [convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
-        if args.dropout_prob > 0:
-            layers.append(nn.Dropout(args.dropout_prob))
-        self.features = nn.Sequential(*layers)
+        self.features = nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+        self.dropout = nn.Dropout(args.dropout_prob) if args.dropout_prob > 0 else nn.Identity()
         self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
         self.features_shape = Shape(channels, in_shape.height, in_shape.width)
         self.out_shape = self.features_shape.halved() if pool else self.features_shape
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map (B, *in_shape) to (B, *out_shape)."""
-        return self.pool(self.features(x_BCHW))
+        return self.pool(self.dropout(self.features(x_BCHW)))
 
 
 class Backbone(nn.Module):

@@ -8,7 +8,7 @@ environment or a GPU. A method's own section is a subclass of `MethodArgs` whose
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -17,6 +17,15 @@ from consts import DATASETS, NETWORKS
 
 DEFAULT_METHOD = "bp"
 POSITIVE = range(1, 2**31)
+
+
+class Below(NamedTuple):
+    """The numbers below a limit, for the ``needs`` of a `setting`."""
+
+    limit: float
+
+    def __contains__(self, value: Any) -> bool:
+        return value < self.limit
 
 
 def setting(
@@ -35,8 +44,8 @@ def setting(
         description: one sentence without a full stop; becomes the help text.
         unit: unit of the value, shown in the help.
         shown: words for the default in the help, where its value says little.
-        needs: settings and the values of theirs (a tuple, or `POSITIVE`) with which this one has an effect; given on
-            the command line without them it is refused.
+        needs: settings and the values of theirs (a tuple, `POSITIVE` or `Below`) with which this one has an effect;
+            given on the command line without them it is refused.
         limits: pydantic's ``ge``, ``gt``, ``le``, ``lt``, ``min_length``.
     """
     if isinstance(default, float):
@@ -109,10 +118,15 @@ class MethodArgs(Section):
 class LocalArgs(MethodArgs):
     """Heads of local methods."""
 
-    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr"] = setting(
+    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr", "linear"] = setting(
         "pooled", "classification head of every block but the last"
     )
-    aux_mlp_n_hidden_layers: int = setting(1, "hidden layers of the heads' classifier", ge=0)
+    aux_mlp_n_hidden_layers: int = setting(
+        1,
+        "hidden layers of the heads' classifier (linear has none)",
+        ge=0,
+        needs={"pred_aux_type": ("mlp", "cnn", "pooled", "mlp_sr")},
+    )
     aux_mlp_hidden_dim: int = setting(
         256,
         "width of those layers (mlp_sr has its own)",
@@ -138,6 +152,21 @@ class DglArgs(LocalArgs):
         ge=0,
         le=1,
         needs={"is_direct_global": (True,)},
+    )
+
+
+class PredsimArgs(LocalArgs):
+    """Prediction and similarity matching (predsim)."""
+
+    method: Literal["predsim"] = "predsim"
+    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr", "linear"] = setting(
+        "linear", "classification head of every block but the last", needs={"sim_loss_weight": Below(1)}
+    )
+    sim_loss_weight: float = setting(
+        0.99, "weight of similarity matching against cross-entropy in every block (1: similarity alone)", ge=0, le=1
+    )
+    dim_in_decoder: int = setting(
+        2048, "features to which linear heads pool, or fewer", ge=1, needs={"pred_aux_type": ("linear",)}
     )
 
 

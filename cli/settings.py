@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from consts import CONFIG_FILE
-from schemas import HARMLESS, SECTIONS, Section, extra, method_sections, sections_for
+from schemas import HARMLESS, SECTIONS, Below, Section, extra, method_sections, sections_for
 from utils import UsageError, did_you_mean
 
 
@@ -134,16 +134,22 @@ def check_needs(values: Mapping[str, Item], settings: Mapping[str, Any], method:
     Raises:
         UsageError: naming the flag and what it needs.
     """
-    for section in sections_for(method).values():
-        for name, field in section.model_fields.items():
-            if name not in values or not values[name].is_flag:
-                continue
-            for other, wanted in extra(field, "needs").items() if extra(field, "needs") else ():
-                if settings[other] not in wanted:
-                    raise UsageError(f"{values[name].source} has no effect: it needs {_need(other, wanted)}")
+    fields = {name: field for section in sections_for(method).values() for name, field in section.model_fields.items()}
+
+    def check(flag: str, name: str) -> None:
+        for other, wanted in (extra(fields[name], "needs") or {}).items():
+            if settings[other] not in wanted:
+                raise UsageError(f"{flag} has no effect: it needs {_need(other, wanted)}")
+            check(flag, other)  # what it needs must itself have an effect
+
+    for name in fields:
+        if name in values and values[name].is_flag:
+            check(values[name].source, name)
 
 
 def _need(name: str, wanted: Any) -> str:
     if isinstance(wanted, range):
         return f"--{name} of {wanted.start} or more"
+    if isinstance(wanted, Below):
+        return f"--{name} below {wanted.limit:g}"
     return f"--{name}" if wanted == (True,) else f"--{name} {' or '.join(map(str, wanted))}"

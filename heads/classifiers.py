@@ -6,6 +6,8 @@ from torch import nn
 
 from model import Shape, mlp
 
+DIM_IN_DECODER = 2048  # anokland/local-loss, CIFAR-10 runs of VGG8b and VGG11b
+
 
 def average_pool(shape: Shape, size: int) -> tuple[nn.Module, Shape]:
     """Average-pool to ``size`` x ``size`` with one fixed kernel, and the shape behind it.
@@ -68,4 +70,36 @@ def mlp_sr(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_dim: int
     return nn.Sequential(*layers, nn.Linear(features, num_classes))
 
 
-CLASSIFIERS = {"mlp": flatten_mlp, "cnn": convolutional, "pooled": pooled, "mlp_sr": mlp_sr}
+def pool_to_at_most(shape: Shape, num_features: int) -> tuple[nn.Module, Shape]:
+    """Average-pool until at most ``num_features`` values remain, or one per channel, and the shape behind it.
+
+    The kernel's height and width double in turn, height first, as in anokland/local-loss. Where a kernel does not
+    divide the map, the last window averages what is left of it.
+    """
+    channels, sides = shape.channels, [shape.height, shape.width]
+    kernels, sizes, axis = [1, 1], list(sides), 0
+    while channels * sizes[0] * sizes[1] > num_features and max(sizes) > 1:
+        if sizes[axis] > 1:
+            kernels[axis] = min(2 * kernels[axis], sides[axis])
+            sizes[axis] = -(-sides[axis] // kernels[axis])
+        axis = 1 - axis
+    pool = nn.Identity() if kernels == [1, 1] else nn.AvgPool2d((kernels[0], kernels[1]), ceil_mode=True)
+    return pool, Shape(channels, sizes[0], sizes[1])
+
+
+def linear(
+    shape: Shape, num_classes: int, n_hidden_layers: int = 0, hidden_dim: int = 0, num_features: int = DIM_IN_DECODER
+) -> nn.Module:
+    """`pool_to_at_most` ``num_features``, then one Linear that starts at zero (Nokland & Eidnes 2019).
+
+    At the first step the block receives no gradient from it. It has no hidden layers: ``n_hidden_layers`` and
+    ``hidden_dim`` are not used.
+    """
+    pool, small = pool_to_at_most(shape, num_features)
+    layer = nn.Linear(small.num_features, num_classes)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return nn.Sequential(pool, nn.Flatten(), layer)
+
+
+CLASSIFIERS = {"mlp": flatten_mlp, "cnn": convolutional, "pooled": pooled, "mlp_sr": mlp_sr, "linear": linear}

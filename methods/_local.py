@@ -16,7 +16,7 @@ from schemas import LocalArgs
 
 
 class Hidden(NamedTuple):
-    """A block's output with its graph, before and behind its pool."""
+    """A block's output with its graph, before its dropout and pool and behind them."""
 
     features_BCHW: Tensor
     out_BCHW: Tensor
@@ -64,7 +64,7 @@ class LocalMethod(Method):
         """Forward block ``index`` on an input without a graph."""
         block = self.backbone.block(index)
         features_BCHW = block.features(x_BCHW)
-        return Hidden(features_BCHW, block.pool(features_BCHW))
+        return Hidden(features_BCHW, block.pool(block.dropout(features_BCHW)))
 
     def fill_block_grads(self, index: int, x_BCHW: Tensor, batch: Batch) -> BlockOutput:
         """Train one block on its detached input; all that a layer-parallel stage needs of the method."""

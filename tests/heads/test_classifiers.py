@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from heads.classifiers import CLASSIFIERS, average_pool
+from heads.classifiers import CLASSIFIERS, average_pool, pool_to_at_most
 from model import Shape
 
 
@@ -58,3 +58,40 @@ def test_pool_reaches_its_size_and_is_the_adaptive_one_where_that_divides(side: 
 def test_a_map_that_is_not_square() -> None:
     pool, shape = average_pool(Shape(3, 1, 8), 2)
     assert pool(torch.zeros(1, 3, 1, 8)).shape[1:] == shape == (3, 1, 2)
+
+
+# anokland/local-loss at 2048 features: the sizes that its rule gives on CIFAR-10.
+@pytest.mark.parametrize(
+    ("shape", "kernel", "size"),
+    [
+        ((128, 32, 32), (8, 8), (4, 4)),
+        ((256, 32, 32), (16, 8), (2, 4)),
+        ((256, 16, 16), (8, 4), (2, 4)),
+        ((512, 16, 16), (8, 8), (2, 2)),
+        ((512, 8, 8), (4, 4), (2, 2)),
+        ((512, 4, 4), (2, 2), (2, 2)),
+        ((512, 5, 5), (4, 4), (2, 2)),
+        ((512, 1, 9), (1, 4), (1, 3)),
+        ((4096, 3, 3), (3, 3), (1, 1)),
+    ],
+)
+def test_pool_to_at_most_2048_features(
+    shape: tuple[int, int, int], kernel: tuple[int, int], size: tuple[int, int]
+) -> None:
+    pool, small = pool_to_at_most(Shape(*shape), 2048)
+    assert (pool.kernel_size, small) == (kernel, (shape[0], *size))
+    assert pool(torch.ones(1, *shape)).shape[1:] == small
+    assert torch.allclose(pool(torch.ones(1, *shape)), torch.ones(1, *small))  # the last window is not padded
+
+
+def test_small_maps_are_not_pooled() -> None:
+    assert isinstance(pool_to_at_most(Shape(512, 2, 2), 2048)[0], torch.nn.Identity)
+
+
+def test_a_linear_head_starts_at_zero() -> None:
+    head = CLASSIFIERS["linear"](Shape(4, 8, 8), 10, 1, 8)
+    x_BCHW = torch.randn(3, 4, 8, 8, requires_grad=True)
+    F.cross_entropy(head(x_BCHW), torch.arange(3)).backward()
+    assert not head(x_BCHW).any()
+    assert not x_BCHW.grad.any()
+    assert head[2].weight.grad.any()

@@ -1,0 +1,12 @@
+"""Similarity heads: from a block's output to the features that are compared between images."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from model import Shape
+
+
+def similarity_convolution(shape: Shape) -> nn.Module:
+    """Conv 3x3 to as many channels, without bias: g of Nokland & Eidnes 2019 (arXiv 1901.06656)."""
+    return nn.Conv2d(shape.channels, shape.channels, 3, padding=1, bias=False)

@@ -1,0 +1,113 @@
+"""Prediction and similarity matching: every block learns from a classifier and from which images look alike.
+
+Paper:
+    Nokland, Eidnes 2019, "Training Neural Networks with Local Error Signals", arXiv 1901.06656; code
+    anokland/local-loss.
+
+Signal:
+    With h_i the output of block i before dropout and pool, block i minimises
+    ``(1 - b) CE(head_i(h_i), y) + b mean((S(g_i(h_i)) - S(onehot(y)))^2)``, where S is the similarity of every two
+    images of the batch (`objectives.similarity`), g_i a trained 3x3 convolution, and b ``--sim_loss_weight``.
+    b = 0 is prediction alone (the paper's "pred"), b = 1 similarity alone ("sim"): no heads but the
+    classifier, which then learns on the last block's detached output. Reported losses are ``CE + b mean(...)``, with
+    deviation 1; for b = 1 those of blocks without a classifier are the similarity loss alone.
+
+Cost:
+    One block's graph at a time. g_i has as many weights as a convolution from C to C channels, 8.4 M for VGG8b, whose
+    own convolutions have 6.8 M. S needs batch x batch numbers, which is little. Small batches with many classes have
+    few pairs of one class to match.
+
+Deviations:
+    1. The factor 1 - b is on the gradient that the block receives from its head, not on what the head (or the
+       classifier) itself receives. With the paper's Adam the step of a head does not depend on the scale of its
+       gradient, so this is the same rule; with SGD the paper's loss would train the heads 100 times more slowly.
+    2. The last block has no head of its own: its cross-entropy goes through the network's classifier, and so through
+       dropout and max-pool. Theirs has a linear head there as on every block. The classifier's hidden layer FC 1024
+       learns by back-propagation from the output layer; theirs is one more isolated block with a head and a linear g,
+       and their output layer learns on detached input. This network has blocks of convolutions only.
+    3. ReLU for every b; theirs is LeakyReLU 0.01 for sim and predsim, ReLU for pred.
+    4. Dropout drops single values; theirs drops whole channels.
+    5. All blocks step after the last one, theirs within the forward pass. The gradients are the same, because the
+       output handed on is the one from before the update.
+    6. The heads' bias starts at zero like their weights, so the first loss is exactly ln N. Where a pooling kernel does
+       not divide the map, its last window averages what is left; theirs pads.
+    7. Their CIFAR-100 batches hold about 20 classes in the first half of training; here batches are random.
+
+Reference numbers:
+    anokland/local-loss, CIFAR-10 test error, Adam 5e-4 (x 0.25 at epochs 200, 300, 350, 375 of 400), batch 128, dropout
+    0.2, crop and flip, no weight decay, b = 0.99, heads of at most 2048 features: VGG8b back-propagation 5.99 %, pred
+    8.40 %, sim 7.16 %, predsim 5.58 %; VGG11b 5.56 %, 8.39 %, 6.70 % and 5.30 %.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import Tensor, nn
+
+from consts import block_name
+from datamodules.base import Batch, DataSpec
+from heads.classifiers import CLASSIFIERS, linear
+from heads.similarity import similarity_convolution
+from methods._base import Traits
+from methods._local import Hidden, LocalMethod
+from model import Backbone
+from objectives.classification import cross_entropy
+from objectives.similarity import similarity_matching
+from schemas import PredsimArgs
+
+
+def with_gradient_times(x: Tensor, factor: float) -> Tensor:
+    """The values of ``x``; only ``factor`` times the gradient passes through."""
+    if factor in (0, 1):
+        return x if factor else x.detach()
+    x = x.view_as(x)
+    x.register_hook(lambda gradient: factor * gradient)
+    return x
+
+
+class PredSim(LocalMethod):
+    """Cross-entropy on every block's own head, and similarity matching behind its own convolution."""
+
+    TRAITS = Traits(isolation="block")
+    args: PredsimArgs
+
+    def __init__(self, args: PredsimArgs, backbone: Backbone, spec: DataSpec) -> None:
+        super().__init__(args, backbone, spec)  # its heads draw their weights first, so they start as those of dgl
+        self.num_classes = spec.num_classes
+        matched = range(self.first_trainable, backbone.num_blocks) if args.sim_loss_weight > 0 else ()
+        self.similarity_heads = nn.ModuleDict(
+            {block_name(i): similarity_convolution(backbone.block(i).features_shape) for i in matched}
+        )
+
+    def build_heads(self, index: int, spec: DataSpec) -> nn.Module:
+        """One classifier of the kind that ``--pred_aux_type`` names; nothing where similarity counts alone."""
+        args, shape = self.args, self.backbone.block(index).features_shape
+        if args.sim_loss_weight == 1:
+            return nn.Identity()
+        builders = CLASSIFIERS | {"linear": partial(linear, num_features=args.dim_in_decoder)}
+        build = builders[args.pred_aux_type]
+        return build(shape, spec.num_classes, args.aux_mlp_n_hidden_layers, args.aux_mlp_hidden_dim)
+
+    def block_heads(self, index: int) -> list[nn.Module]:
+        """The classification head and the similarity head of block ``index``."""
+        name = block_name(index)
+        return [self.head(index), *([self.similarity_heads[name]] if name in self.similarity_heads else [])]
+
+    def exit_logits(self, index: int, hidden: Hidden) -> Tensor | None:
+        """Logits of block ``index``; None where similarity counts alone, but for the last."""
+        if index == self.last:
+            return self.head(index)(hidden.out_BCHW)
+        return self.head(index)(hidden.features_BCHW) if self.args.sim_loss_weight < 1 else None
+
+    def block_loss(self, index: int, hidden: Hidden, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The sum of both losses; the gradient from the head reaches the block as ``1 - sim_loss_weight`` of it."""
+        weight, losses = self.args.sim_loss_weight, []
+        dimmed = Hidden(*(with_gradient_times(x, 1 - weight) for x in hidden))
+        logits_BN = self.exit_logits(index, dimmed)
+        if logits_BN is not None:
+            losses.append(cross_entropy(logits_BN, batch.y_B, self.args.label_smoothing))
+        if weight > 0:
+            compared_BCHW = self.similarity_heads[block_name(index)](hidden.features_BCHW)
+            losses.append(weight * similarity_matching(compared_BCHW, batch.y_B, self.num_classes))
+        return (losses[0] + losses[1] if len(losses) == 2 else losses[0]), logits_BN
