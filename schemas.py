@@ -141,6 +141,18 @@ class BpArgs(MethodArgs):
     method: Literal["bp"] = "bp"
 
 
+class FaArgs(MethodArgs):
+    """Feedback alignment (fa)."""
+
+    method: Literal["fa"] = "fa"
+
+
+class DfaArgs(MethodArgs):
+    """Direct feedback alignment (dfa)."""
+
+    method: Literal["dfa"] = "dfa"
+
+
 class DglArgs(LocalArgs):
     """Decoupled greedy learning (dgl)."""
 
