@@ -182,6 +182,20 @@ class PredsimArgs(LocalArgs):
     )
 
 
+class DniArgs(MethodArgs):
+    """Synthetic gradients (dni, cdni)."""
+
+    method: Literal["dni"] = "dni"
+    context: bool = setting(False, "give the synthesiser the labels")
+
+
+class CdniArgs(DniArgs):
+    """Synthetic gradients from output and label (cdni)."""
+
+    method: Literal["cdni"] = "cdni"  # type: ignore[assignment]
+    context: bool = setting(True, "give the synthesiser the labels")
+
+
 _ON_DISK = tuple(name for name, facts in DATASETS.items() if facts.on_disk)
 _DOWNLOADABLE = tuple(name for name, facts in DATASETS.items() if facts.downloadable)
 

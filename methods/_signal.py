@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ class Trace:
         logits_BN: the network's output, detached.
         error_BN: gradient of the mean loss at the logits, ``(softmax - onehot) / B``.
         loss: the network's loss, detached.
+        kept: what `signal` leaves for `learn`: guesses with a graph of their own, and their targets.
     """
 
     batch: Batch
@@ -33,6 +34,7 @@ class Trace:
     logits_BN: Tensor
     error_BN: Tensor
     loss: Tensor
+    kept: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
 class SignalMethod(Method):

@@ -50,6 +50,8 @@ USAGE_ERRORS = {
     "--dgl --method bp": "exclude each other",
     "--no_bp": "name the method to use instead",
     "--is_direct_global": "--is_direct_global has no effect with --method bp; it belongs to: dgl",
+    "--context": "--context has no effect with --method bp; it belongs to: dni, cdni",
+    "--dgl --context": "--context has no effect with --method dgl; it belongs to: dni, cdni",
     "--dgl --last_gradient_weight 0.5": "--last_gradient_weight has no effect: it needs --is_direct_global",
     "--dgl --is_direct_global --last_gradient_weight 1.5": "allowed is a number, at least 0, at most 1",
     "--optimizer_type Adam --momentum 0.5": "--momentum has no effect: it needs --optimizer_type SGD",
@@ -159,6 +161,9 @@ def test_ways_to_choose_back_propagation(words: str) -> None:
         ("--model VGG11c", "mlp_hidden_dim", 1024),
         ("", "mlp_hidden_dim", 256),
         ("--epochs 3 --epochs 4", "epochs", 4),
+        ("--dni", "context", False),
+        ("--dni --context", "context", True),
+        ("--cdni", "context", True),
     ],
 )
 def test_ways_to_write_a_value(words: str, name: str, value: object) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 
 import methods
+from datamodules.base import Batch
+from methods._base import Method
 from schemas import method_sections
 from tests.conftest import build, gradients, make_batch, make_method, strided_backbone
 
@@ -98,26 +101,64 @@ def test_frozen_blocks_keep_their_statistics_and_build_no_graph(name: str) -> No
     ("name", "settings"), [(name, {}) for name in NAMES] + [("dgl", {"is_direct_global": True})], ids=str
 )
 def test_isolation_is_as_declared(name: str, settings: dict) -> None:
-    """Change the weights of every block above block 0, or only those beyond its neighbour; its gradient tells."""
-    method, batch = make_method(name, **settings), make_batch()
+    """Change what lies above block 0, its neighbour or beyond; the gradients of its whole group tell.
 
-    def gradient_of_first_block() -> torch.Tensor:
+    With three images the features that the classifier sees leave directions free, along which its weights can change
+    and no logit does: a signal from the top stays as it is, a gradient carried down through the weights does not.
+    """
+    method, batch = make_method(name, **settings), make_batch(num_images=3)
+    shake(*method.children())  # away from heads that start at zero
+
+    def gradients_of_first_group() -> list[torch.Tensor]:
         method.zero_grad()
         method.fill_grads(batch)
-        return method.backbone.blocks[0].features[0].weight.grad.clone()
+        return [p.grad.clone() for p in method.param_groups()[0]["params"]]
 
-    def changed_by(parts: list[torch.nn.Module]) -> bool:
-        before = gradient_of_first_block()
-        with torch.no_grad():
-            for part in parts:
-                for parameter in part.parameters():
-                    parameter.add_(0.1 * torch.randn_like(parameter))
-        return not torch.equal(gradient_of_first_block(), before)
+    def changed_by(change: Callable[[], None]) -> tuple[bool, bool]:
+        """Whether a bit changed, and whether more than rounding did."""
+        before = gradients_of_first_group()
+        change()
+        pairs = list(zip(before, gradients_of_first_group(), strict=True))
+        return (
+            not all(torch.equal(old, new) for old, new in pairs),
+            not all(torch.allclose(old, new, rtol=1e-6, atol=1e-9) for old, new in pairs),
+        )
 
-    far = [method.backbone.blocks[2], method.backbone.classifier]
+    def parts(index: int) -> list[torch.nn.Module]:
+        return [method.backbone.blocks[index], *method.block_heads(index)]
+
     isolation = method.traits.isolation
-    assert changed_by(far) == (isolation in ("none", "broadcast"))
-    assert changed_by([method.backbone.blocks[1]]) == (isolation != "block")
+    unseen = changed_by(lambda: change_without_effect(method, batch))
+    beyond = changed_by(lambda: shake(*parts(2)))
+    neighbour = changed_by(lambda: shake(*parts(1)))
+    assert beyond == ((True, True) if isolation in ("none", "broadcast") else (False, False))
+    assert neighbour == ((False, False) if isolation == "block" else (True, True))
+    if isolation == "broadcast":
+        assert not unseen[1]
+    elif isolation != "none":
+        assert not unseen[0]
+    elif name == "bp":
+        assert unseen[1]  # the probe can tell
+
+
+def shake(*parts: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for part in parts:
+            for parameter in part.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+
+
+def change_without_effect(method: Method, batch: Batch) -> None:
+    """Move the first weights of the classifier where this batch's features are blind to it."""
+    probe = copy.deepcopy(method)
+    seen: list[torch.Tensor] = []
+    probe.backbone.classifier[1].register_forward_hook(lambda module, args, output: seen.append(args[0].detach()))
+    output = probe.fill_grads(batch)
+    free = torch.linalg.svd(seen[0]).Vh[torch.linalg.matrix_rank(seen[0]) :]
+    with torch.no_grad():
+        weight = method.backbone.classifier[1].weight
+        weight += torch.randn(len(weight), len(free), dtype=weight.dtype) @ free
+    torch.testing.assert_close(copy.deepcopy(method).fill_grads(batch).logits[-1], output.logits[-1])
 
 
 @pytest.mark.parametrize("name", NAMES)
