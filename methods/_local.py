@@ -70,8 +70,10 @@ class LocalMethod(Method):
         """Train one block on its detached input; all that a layer-parallel stage needs of the method."""
         hidden = self.run_block(index, x_BCHW)
         loss, logits_BN = self.block_loss(index, hidden, batch)
+        out_BCHW = hidden.out_BCHW.detach()
+        del hidden  # autograd frees what it has used as it goes down; nobody else may hold on to the largest map
         loss.backward()
-        return BlockOutput(hidden.out_BCHW.detach(), loss.detach(), None if logits_BN is None else logits_BN.detach())
+        return BlockOutput(out_BCHW, loss.detach(), None if logits_BN is None else logits_BN.detach())
 
     def run_frozen(self, x_BCHW: Tensor) -> Tensor:
         """The input of the first trainable block."""
