@@ -21,7 +21,7 @@ run() { # run SEED NAME FLAGS...
 
 for seed in 0 1 2; do
   run "$seed" bp --bp
-  for head in pooled mlp_sr cnn mlp; do
+  for head in pooled mlp_sr cnn mlp linear; do
     run "$seed" "$head" --dgl --pred_aux_type "$head"
   done
 done
