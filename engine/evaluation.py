@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from datamodules.feed import Feed
 
+from datamodules.feed import Feed
 from engine.devices import autocast
 from engine.meter import Meter, Totals
 from methods._base import Method, StepOutput
