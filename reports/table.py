@@ -44,7 +44,7 @@ def comparison_table(runs: Sequence[Run]) -> str:
     cells = [*HEADER, *(group_cells(group) for group in groups)]
     widths = [max(map(len, column)) for column in list(zip(*cells, strict=True))[1:]]
     room = max(MIN_LABEL_WIDTH, WIDTH - sum(widths) - len(GAP) * len(widths))
-    labels = [textwrap.wrap(row[0], room, break_long_words=False, break_on_hyphens=False) or [""] for row in cells]
+    labels = [textwrap.wrap(row[0].replace("=", "= "), room) or [""] for row in cells]
     width = max(len(line) for label in labels for line in label)
     lines = []
     for label, row in zip(labels, cells, strict=True):
