@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from cli.settings import Item
-from schemas import Section, sections_for
+from fields import Section
+from schemas import sections_for
 from utils import did_you_mean
 
 _LIMITS = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}"}

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from consts import CONFIG_FILE
-from schemas import HARMLESS, SECTIONS, Below, Section, extra, method_sections, sections_for
+from fields import Below, Section, extra
+from schemas import HARMLESS, SECTIONS, method_sections, sections_for
 from utils import UsageError, did_you_mean
 
 
