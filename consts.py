@@ -99,12 +99,20 @@ DATASETS: dict[str, DataFacts] = {
     "digits": DataFacts(random_horizontal_flip=False, on_disk=False, downloadable=False),
 }
 
+# Super-classes of CIFAR-10 by class name, coarse to fine, for --coarse_labels_first: its two halves, then pairs that
+# share a setting or a build. The pairs are ours.
+SUPER_CLASSES: tuple[tuple[tuple[str, ...], ...], ...] = (
+    (("airplane", "automobile", "ship", "truck"), ("bird", "cat", "deer", "dog", "frog", "horse")),
+    (("airplane", "ship"), ("automobile", "truck"), ("bird", "frog"), ("cat", "dog"), ("deer", "horse")),
+)
+
 CROP_PADDING = 4  # pixels of zeros on each side before a random crop (He et al., arXiv 1512.03385, section 4.2)
 
 # --- names of metrics, built here and nowhere else ------------------------------------------------------------------
 
 TRAIN, VAL, TEST = "train", "val", "test"
 LOSS, ACCURACY = "loss", "accuracy"
+PRED_LOSS, SSL_LOSS = "pred_loss", "ssl_loss"  # the two parts of a block's loss with --ssl, without their weights
 
 
 def block_name(index: int) -> str:
@@ -115,6 +123,9 @@ def block_name(index: int) -> str:
 def metric_name(split: str, quantity: str, block: int | None = None) -> str:
     """Name of a metric: ``train/loss``, or ``train/block_03/loss`` for one block. Accuracies are percentages."""
     return f"{split}/{quantity}" if block is None else f"{split}/{block_name(block)}/{quantity}"
+
+
+RECONSTRUCTIONS = "reconstructions_"  # begins the name of the picture of what a block's decoder draws
 
 
 # --- run folder -----------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def assemble(args: Args) -> tuple[Method, Splits]:
 
     splits = load_data(args.data, announce=logger.info, progress=args.run.progress_bar)
     torch.manual_seed(args.optim.seed)  # the backbone first, so that every method starts from the same weights
-    backbone = build_backbone(args.model, splits.spec)
+    backbone = build_backbone(args.model, splits.spec, args.num_skipped_blocks)
     return methods.load(args.method.method)(args.method, backbone, splits.spec), splits
 
 

@@ -58,7 +58,7 @@ def mlp(num_features: int, num_classes: int, n_hidden_layers: int, hidden_dim: i
 
 
 class Block(nn.Module):
-    """Conv-BN-ReLU(-Dropout)(-MaxPool): the unit that is trained on its own.
+    """Conv-BN-ReLU(-Dropout)(-MaxPool): the unit that is trained on its own. Without ``channels`` only its pool.
 
     Attributes:
         features: all of it but dropout and pool.
@@ -68,15 +68,17 @@ class Block(nn.Module):
         out_shape: shape behind it.
     """
 
-    def __init__(self, in_shape: Shape, channels: int, kernel_size: int, pool: bool, args: ModelArgs) -> None:
+    def __init__(self, in_shape: Shape, channels: int | None, kernel_size: int, pool: bool, args: ModelArgs) -> None:
         super().__init__()
-        convolution = nn.Conv2d(
-            in_shape.channels, channels, kernel_size, padding=kernel_size // 2, padding_mode=args.padding_mode
-        )
-        self.features = nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
-        self.dropout = nn.Dropout(args.dropout_prob) if args.dropout_prob > 0 else nn.Identity()
+        self.features: nn.Module = nn.Identity()
+        if channels is not None:
+            convolution = nn.Conv2d(
+                in_shape.channels, channels, kernel_size, padding=kernel_size // 2, padding_mode=args.padding_mode
+            )
+            self.features = nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+        self.dropout = nn.Dropout(args.dropout_prob) if channels and args.dropout_prob > 0 else nn.Identity()
         self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
-        self.features_shape = Shape(channels, in_shape.height, in_shape.width)
+        self.features_shape = Shape(channels or in_shape.channels, in_shape.height, in_shape.width)
         self.out_shape = self.features_shape.halved() if pool else self.features_shape
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -117,8 +119,10 @@ class Backbone(nn.Module):
         return self.classifier(x_BCHW)
 
 
-def build_backbone(args: ModelArgs, spec: InputSpec) -> Backbone:
+def build_backbone(args: ModelArgs, spec: InputSpec, num_skipped_blocks: int = 0) -> Backbone:
     """The network that ``--model`` names, with PyTorch's default initialisation; shapes by arithmetic.
+
+    Of the first ``num_skipped_blocks`` blocks only the pools stay, so that the others see their usual resolution.
 
     Raises:
         UsageError: the images are too small for the network's pools.
@@ -134,7 +138,8 @@ def build_backbone(args: ModelArgs, spec: InputSpec) -> Backbone:
     blocks: list[Block] = []
     for entry, following in zip(layout.channels, (*layout.channels[1:], None), strict=True):
         if isinstance(entry, int):
-            blocks.append(Block(shape, entry, layout.kernel_size, pool=following == POOL, args=args))
+            channels = None if len(blocks) < num_skipped_blocks else entry
+            blocks.append(Block(shape, channels, layout.kernel_size, pool=following == POOL, args=args))
             shape = blocks[-1].out_shape
     assert args.mlp_n_hidden_layers is not None and args.mlp_hidden_dim is not None  # resolved by the schema
     classifier = mlp(shape.num_features, spec.num_classes, args.mlp_n_hidden_layers, args.mlp_hidden_dim)

@@ -1,4 +1,4 @@
-"""Every setting of the system, as frozen pydantic sections.
+"""Every setting of the system, as frozen pydantic sections: network and methods here, the rest in `sections.run`.
 
 The command line, its help and its errors are made from them. Nothing here touches torch, the disk, the clock, the
 environment or a GPU. A method's own section is a subclass of `MethodArgs` whose ``method`` field names its file in
@@ -8,12 +8,13 @@ environment or a GPU. A method's own section is a subclass of `MethodArgs` whose
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import SerializeAsAny, model_validator
 
-from consts import DATASETS, NETWORKS
-from fields import POSITIVE, Below, Section, setting
+from consts import NETWORKS
+from sections.fields import POSITIVE, TRUE_WORDS, Below, Other, Section, setting
+from sections.run import DataArgs, OptimArgs, RunArgs
 
 DEFAULT_METHOD = "bp"
 
@@ -46,12 +47,65 @@ class MethodArgs(Section):
     first_trainable_block: int = setting(
         0, "blocks before this one stay as initialised (weights and statistics); negative counts from the end"
     )
+    skip_frozen_blocks: bool = setting(
+        False, "leave out what these blocks compute; only their pools stay", needs={"first_trainable_block": Other(0)}
+    )
     label_smoothing: float = setting(
         0.0, "weight of the uniform distribution in the classification targets", ge=0, lt=1
     )
 
 
-class LocalArgs(MethodArgs):
+class SslArgs(MethodArgs):
+    """Self-supervised task of local methods."""
+
+    ssl: bool = setting(False, "give every block but the last a self-supervised loss beside its own")
+    ssl_task: Literal["reconstruct", "shift", "rotate"] = setting(
+        "reconstruct",
+        "give back the image; give it back shifted, further from block to block; or tell how it was turned",
+        needs={"ssl": (True,)},
+    )
+    shift_ssl_labels: bool | None = setting(
+        None, "the same as --ssl_task shift", shown="as --ssl_task says", needs={"ssl": (True,)}
+    )
+    upsample: bool = setting(
+        False,
+        "decoders enlarge to the image's size; else the image is reduced to theirs",
+        needs={"ssl": (True,), "ssl_task": ("reconstruct", "shift")},
+    )
+    upsample_type: Literal["transposed", "bilinear"] = setting(
+        "transposed", "how: transposed convolutions, or 1x1 convolutions and interpolation", needs={"upsample": (True,)}
+    )
+    pred_loss_weight: float = setting(
+        0.9, "weight of the method's own loss (0: the task alone; the last block is not affected)", ge=0,
+        needs={"ssl": (True,)},
+    )  # fmt: skip
+    ssl_loss_weight: float = setting(0.1, "weight of the task's loss", ge=0, needs={"ssl": (True,)})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_task(cls, values: dict[str, Any]) -> dict[str, Any]:
+        shifted = values.get("shift_ssl_labels")
+        if shifted is None:
+            return values | {"shift_ssl_labels": values.get("ssl_task") == "shift"}
+        return {"ssl_task": "shift"} | values if str(shifted).lower() in TRUE_WORDS else values
+
+    @model_validator(mode="after")
+    def _possible_task(self) -> SslArgs:
+        if self.shift_ssl_labels != (self.ssl_task == "shift"):
+            raise ValueError(
+                f"--shift_ssl_labels {str(self.shift_ssl_labels).lower()} and --ssl_task {self.ssl_task} contradict "
+                "each other; give one of them"
+            )
+        if self.ssl and self.ssl_task == "shift" and not self.upsample:
+            raise ValueError(
+                "--shift_ssl_labels needs --upsample: on a reduced image the shifts would be larger than they say"
+            )
+        if self.ssl and self.pred_loss_weight == 0 and self.ssl_loss_weight == 0:
+            raise ValueError("--pred_loss_weight 0 and --ssl_loss_weight 0 leave the blocks nothing to learn from")
+        return self
+
+
+class LocalArgs(SslArgs):
     """Heads of local methods."""
 
     pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr", "linear"] = setting(
@@ -68,6 +122,9 @@ class LocalArgs(MethodArgs):
         "width of those layers (mlp_sr has its own)",
         ge=1,
         needs={"pred_aux_type": ("mlp", "cnn", "pooled"), "aux_mlp_n_hidden_layers": POSITIVE},
+    )
+    coarse_labels_first: bool = setting(
+        False, "early blocks learn two super-classes, later ones five, the last third the classes (CIFAR-10)"
     )
 
 
@@ -102,6 +159,12 @@ class DglArgs(LocalArgs):
         needs={"is_direct_global": (True,)},
     )
 
+    @model_validator(mode="after")
+    def _one_signal(self) -> DglArgs:
+        if self.is_direct_global and self.ssl:
+            raise ValueError("--is_direct_global and --ssl exclude each other; give one")
+        return self
+
 
 class PredsimArgs(LocalArgs):
     """Prediction and similarity matching (predsim)."""
@@ -130,123 +193,6 @@ class CdniArgs(DniArgs):
 
     method: Literal["cdni"] = "cdni"  # type: ignore[assignment]
     context: bool = setting(True, "give the synthesiser the labels")
-
-
-_ON_DISK = tuple(name for name, facts in DATASETS.items() if facts.on_disk)
-_DOWNLOADABLE = tuple(name for name, facts in DATASETS.items() if facts.downloadable)
-
-
-class DataArgs(Section):
-    """Data."""
-
-    dataset: Literal[tuple(DATASETS)] = setting("cifar10", "data set")  # type: ignore[valid-type]
-    data_dir: str = setting(
-        "data",
-        "folder of the data sets; with --dataset folder the tree itself",
-        min_length=1,
-        needs={"dataset": _ON_DISK},
-    )
-    download: bool = setting(False, "fetch a missing data set with torchvision", needs={"dataset": _DOWNLOADABLE})
-    train_size: int | None = setting(
-        None, "use only this many training images, class-balanced", shown="all", unit="images", ge=1
-    )
-    val_size: int = setting(0, "hold out this many training images to choose the best epoch", unit="images", ge=0)
-    random_crop: bool | None = setting(None, "pad by 4 zeros and crop at random", shown="as suits the data set")
-    random_horizontal_flip: bool | None = setting(None, "mirror every other image", shown="as suits the data set")
-    random_erasing: bool = setting(False, "black out a random rectangle in every other image")
-    random_resized_crop: bool = setting(False, "crop a square of 75 to 100 % of the area and scale it back")
-    normalization: Literal["plus_minus_one", "unit_gaussian", "none"] = setting(
-        "plus_minus_one", "scaling of the pixels"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _defaults_of_the_data_set(cls, values: dict[str, Any]) -> dict[str, Any]:
-        facts = DATASETS.get(values.get("dataset", "cifar10"))
-        if facts is None:
-            return values
-        crop = facts.random_crop and str(values.get("random_resized_crop", "")).lower() not in ("true", "1")
-        own = {"random_crop": crop, "random_horizontal_flip": facts.random_horizontal_flip}
-        return own | {name: value for name, value in values.items() if value is not None}
-
-    @model_validator(mode="after")
-    def _one_crop(self) -> DataArgs:
-        if self.random_crop and self.random_resized_crop:
-            raise ValueError("--random_resized_crop and --random_crop exclude each other; give --no_random_crop")
-        return self
-
-
-class OptimArgs(Section):
-    """Optimisation."""
-
-    epochs: int = setting(20, "passes over the training images", ge=1)
-    batch_size: int = setting(128, "images per step", unit="images", ge=2)
-    optimizer_type: Literal["SGD", "Adam", "AdamW"] = setting("SGD", "optimiser")
-    learning_rate: float = setting(0.05, "peak learning rate", gt=0)
-    momentum: float = setting(0.9, "momentum", ge=0, lt=1, needs={"optimizer_type": ("SGD",)})
-    nesterov: bool = setting(True, "Nesterov's form of the momentum", needs={"optimizer_type": ("SGD",)})
-    weight_decay: float = setting(5e-4, "weight decay (decoupled with AdamW)", ge=0)
-    lr_schedule: Literal["constant", "multistep", "cosine", "one_cycle"] = setting(
-        "one_cycle", "course of the learning rate"
-    )
-    lr_milestones: tuple[float, ...] = setting(
-        (0.5, 0.75),
-        "when multistep multiplies by lr_gamma",
-        unit="fraction of the run",
-        needs={"lr_schedule": ("multistep",)},
-    )
-    lr_gamma: float = setting(0.1, "factor of every multistep drop", gt=0, lt=1, needs={"lr_schedule": ("multistep",)})
-    warmup_epochs: float = setting(
-        0.0, "warm-up from almost zero (0 with one_cycle: three tenths of the run)", unit="epochs", ge=0
-    )
-    gradient_clip: float = setting(0.0, "largest gradient norm of a block, its heads included (0: no clipping)", ge=0)
-    seed: int = setting(0, "seed of initialisation, order, augmentation and dropout", ge=0, lt=2**31)
-    deterministic: bool = setting(False, "refuse GPU kernels whose result varies from run to run")
-
-    @field_validator("lr_milestones", mode="before")
-    @classmethod
-    def _list_from_text(cls, value: Any) -> Any:
-        """``0.5,0.75``, ``[0.5, 0.75]`` and ``(0.5, 0.75)`` as a sweep agent writes them."""
-        return value.strip("[]() ").replace(",", " ").split() if isinstance(value, str) else value
-
-    @field_validator("lr_milestones")
-    @classmethod
-    def _ascending_fractions(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not value or any(not 0 < v < 1 for v in value) or list(value) != sorted(set(value)):
-            raise ValueError("needs ascending fractions between 0 and 1, as 0.5,0.75")
-        return value
-
-    @model_validator(mode="after")
-    def _possible(self) -> OptimArgs:
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"--warmup_epochs {self.warmup_epochs:g} must be below --epochs {self.epochs}")
-        if self.optimizer_type == "SGD" and self.nesterov and self.momentum == 0:
-            raise ValueError("--nesterov needs a positive --momentum; give --no_nesterov")
-        return self
-
-
-class RunArgs(Section):
-    """Run."""
-
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = setting(
-        "auto", "auto (a GPU where there is one), cpu, cuda:0, ..."
-    )
-    precision: Literal["auto", "fp32", "bf16"] = setting(
-        "auto", "arithmetic of the blocks; auto times both for a moment"
-    )
-    compile: bool = setting(False, "compile every block with torch.compile (minutes at the start)")
-    path: str = setting("experiments", "folder of the run folders", min_length=1)
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=100)] = setting(
-        "", "letters, digits, dots, dashes and underscores to add to the run folder's name"
-    )
-    wandb: Literal["auto", "online", "offline", "disabled"] = setting(
-        "auto", "where wandb logs; auto: online when logged in, else offline"
-    )
-    log_interval: int = setting(50, "steps between two lines of training metrics", unit="steps", ge=1)
-    progress_bar: bool = setting(True, "draw a progress bar (in a terminal)")
-    resume: str | None = setting(
-        None, "go on with this run folder; auto: the newest unfinished run of the same settings"
-    )
 
 
 SECTIONS: dict[str, type[Section]] = {
@@ -290,6 +236,22 @@ class Args(Section):
                 f"so it must lie in {-count} to {count - 1}"
             )
         return self
+
+    @property
+    def num_skipped_blocks(self) -> int:
+        """Blocks at the input of which only the pools stay."""
+        method = self.method
+        return method.first_trainable_block % NETWORKS[self.model.model].num_blocks if method.skip_frozen_blocks else 0
+
+    def warnings(self) -> list[str]:
+        """What is allowed but hardly meant, a line each."""
+        shifted = isinstance(self.method, SslArgs) and self.method.ssl and self.method.ssl_task == "shift"
+        if shifted and self.model.padding_mode == "zeros":
+            return [
+                "--shift_ssl_labels with --padding_mode zeros: the shift wraps around the image, and beyond a border "
+                "of zeros no block can see what it is to draw there; --padding_mode circular lets it"
+            ]
+        return []
 
     def flat(self) -> dict[str, Any]:
         """Every setting by the name of its flag, sections dissolved."""

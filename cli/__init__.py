@@ -14,11 +14,10 @@ from cli.build import PROGRAM, SHORT, evaluate_parser, report_parser, train_pars
 from cli.messages import explain
 from cli.settings import Item, check_effects, check_needs, read_config, read_resumed
 from schemas import DEFAULT_METHOD, Args, build_args, method_sections
+from sections.fields import FALSE_WORDS, TRUE_WORDS
 from utils import UsageError, did_you_mean
 
 __all__ = ["PROGRAM", "Command", "parse"]
-
-_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,9 @@ def _train_command(words: Sequence[str], text: str) -> Command:
     except ValidationError as error:
         raise UsageError(explain(error, values)) from None
     check_needs(values, args.flat(), method)
-    return Command("print_config" if space["print_config"] else "train", text, args, warnings=warnings)
+    return Command(
+        "print_config" if space["print_config"] else "train", text, args, warnings=[*warnings, *args.warnings()]
+    )
 
 
 def _names_a_method(space: Mapping[str, Any]) -> bool:
@@ -104,9 +105,9 @@ def _choose_method(space: Mapping[str, Any], from_files: Any) -> str:
     refused = set()
     for key in [key for key in space if key.startswith(SHORT)]:
         name, value = key.removeprefix(SHORT), str(space[key]).lower()
-        if value in _TRUE:
+        if value in TRUE_WORDS:
             wanted[name] = f"--{name}"
-        elif value in _FALSE:
+        elif value in FALSE_WORDS:
             refused.add(name)
         else:
             raise UsageError(f"--{name} {space[key]!r}: allowed is true or false")

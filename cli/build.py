@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from cli.messages import choices, is_boolean, is_list, range_text
-from fields import Section, extra
 from schemas import SECTIONS, MethodArgs, method_sections
+from sections.fields import Section, extra
 from utils import EXIT_USAGE, did_you_mean
 
 PROGRAM = "main.py"

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from cli.settings import Item
-from fields import Section
 from schemas import sections_for
+from sections.fields import Section
 from utils import did_you_mean
 
 _LIMITS = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}"}

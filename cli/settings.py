@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from consts import CONFIG_FILE
-from fields import Below, Section, extra
 from schemas import HARMLESS, SECTIONS, method_sections, sections_for
+from sections.fields import FALSE_WORDS, TRUE_WORDS, Below, Other, Section, extra
 from utils import UsageError, did_you_mean
 
 
@@ -98,7 +98,7 @@ def read_resumed(flags: Mapping[str, Item]) -> dict[str, Item]:
 def _same(before: Any, text: Any) -> bool:
     """Whether a flag's text means the value in the file."""
     if isinstance(before, bool):
-        return str(text).lower() in (("true", "1", "yes", "on") if before else ("false", "0", "no", "off"))
+        return str(text).lower() in (TRUE_WORDS if before else FALSE_WORDS)
     if isinstance(before, (int, float)):
         try:
             return float(text) == before
@@ -153,4 +153,6 @@ def _need(name: str, wanted: Any) -> str:
         return f"--{name} of {wanted.start} or more"
     if isinstance(wanted, Below):
         return f"--{name} below {wanted.limit:g}"
+    if isinstance(wanted, Other):
+        return f"--{name} other than {wanted.value}"
     return f"--{name}" if wanted == (True,) else f"--{name} {' or '.join(map(str, wanted))}"

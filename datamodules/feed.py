@@ -56,6 +56,7 @@ class Feed:
             raise UsageError(
                 f"--batch_size {batch_size}: there are {count} training images, so it must be at most {count}"
             )
+        self.spec = spec
         self._augment, self._seed, self._batch_size = augment, seed, batch_size
         self._height, self._width = spec.height, spec.width
         padding = CROP_PADDING if augment is not None and augment.random_crop else 0
@@ -100,8 +101,24 @@ class Feed:
             order_P, draws = self._drawn(epoch)
             pixels_BHWC = self._augmented(order_P[part], draws.each(lambda drawn_P: drawn_P[part]))
             y_B = self._labels_P[order_P[part]]
+        return Batch(self._normalised(pixels_BHWC), y_B)
+
+    def sample(self, count: int) -> Batch:
+        """``count`` images spread evenly over the split, or all where there are fewer, for a look at them.
+
+        Raises:
+            ValueError: the feed augments.
+        """
+        if self._augment is not None:
+            raise ValueError("a feed that augments has no images as they are")
+        index_B = torch.linspace(
+            0, self.num_images - 1, min(count, self.num_images), device=self._labels_P.device
+        ).long()
+        return Batch(self._normalised(self._pixels_PHWC[index_B]), self._labels_P[index_B])
+
+    def _normalised(self, pixels_BHWC: Tensor) -> Tensor:
         x_BHWC = torch.addcmul(self._shift_WC, pixels_BHWC.float(), self._scale_WC)
-        return Batch(x_BHWC.permute(0, 3, 1, 2), y_B)  # a view: NHWC in memory is what channels_last means
+        return x_BHWC.permute(0, 3, 1, 2)  # a view: NHWC in memory is what channels_last means
 
     def draws(self, epoch: int) -> Draws:
         """What is done to the images of ``epoch``, on the CPU, in the order of `epoch_order`.

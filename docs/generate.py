@@ -8,43 +8,54 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from cli.messages import allowed  # noqa: E402
-from schemas import MethodArgs, method_sections  # noqa: E402
+from schemas import LocalArgs, MethodArgs, SslArgs, method_sections  # noqa: E402
+from sections.fields import extra  # noqa: E402
 
 PAGE = ROOT / "docs" / "methods.md"
 START = """# Methods
 
 Made by `make docs` from the docstrings in `methods/` and the settings in `schemas.py`; change it there. `--NAME` is
-short for `--method NAME`. Settings that every method has: {shared}.
+short for `--method NAME`. Settings that every method has: {shared}. Local methods (dgl, predsim) also take the options at the end.
 """
 
 
-def section(name: str, settings: type[MethodArgs]) -> str:
-    """One method: its docstring with the headings as bold words, and a row for each setting of its own."""
-    tree = ast.parse((ROOT / "methods" / f"{name}.py").read_text(encoding="utf-8"))
-    title, *body = (ast.get_docstring(tree) or "").split("\n")
-    lines = [f"## {name}: {title.rstrip('.')}"]
+def section(title: str, file: str, settings: type[MethodArgs], names: Iterable[str]) -> str:
+    """One method or option: its docstring with the headings as bold words, and a row for each setting of its own."""
+    tree = ast.parse((ROOT / "methods" / f"{file}.py").read_text(encoding="utf-8"))
+    subtitle, *body = (ast.get_docstring(tree) or "").split("\n")
+    lines = [f"## {title}: {subtitle.rstrip('.')}"]
     for line in body:
         heading = line[:-1] if line.endswith(":") and not line.startswith(" ") else None
         lines.append(f"**{heading}.**" if heading else inspect.cleandoc(line) if line.strip() else "")
-    own = [key for key in settings.model_fields if key not in MethodArgs.model_fields]
-    if own:
-        lines += ["", "| flag | meaning | allowed | default |", "|---|---|---|---|"]
-    for key in own:
-        field = settings.model_fields[key]
-        lines.append(f"| `--{key}` | {field.description} | {allowed(field)} | {field.default} |")
+    rows = []
+    for name in names:
+        field = settings.model_fields[name]
+        default = extra(field, "shown") or field.default
+        rows.append(f"| `--{name}` | {field.description} | {allowed(field)} | {default} |")
+    if rows:
+        lines += ["", "| flag | meaning | allowed | default |", "|---|---|---|---|", *rows]
     return "\n".join(lines)
 
 
 def page() -> str:
     """The whole file."""
     shared = ", ".join(f"`--{name}`" for name in MethodArgs.model_fields)
-    parts = [section(name, settings) for name, settings in sorted(method_sections().items())]
+    coarse = ["coarse_labels_first"]
+    ssl = [name for name in SslArgs.model_fields if name not in MethodArgs.model_fields]
+    elsewhere = {*MethodArgs.model_fields, *coarse, *ssl}
+    parts = [
+        section(name, name, settings, [key for key in settings.model_fields if key not in elsewhere])
+        for name, settings in sorted(method_sections().items())
+    ]
+    parts.append(section("--ssl", "_ssl", LocalArgs, ssl))
+    parts.append(section("--coarse_labels_first", "_coarse", LocalArgs, coarse))
     return "\n\n".join([START.format(shared=shared).rstrip(), *parts]) + "\n"
 
 

@@ -16,8 +16,9 @@ import torch
 from loguru import logger
 from torch import nn
 
-from consts import ACCURACY, LOSS, TEST, TRAIN, VAL, metric_name
+from consts import ACCURACY, LOSS, RECONSTRUCTIONS, TEST, TRAIN, VAL, block_name, metric_name
 from datamodules.feed import Feed
+from diagnostics.reconstructions import reconstruction_grids
 from engine import checkpoint
 from engine.console import Progress
 from engine.devices import autocast
@@ -30,6 +31,8 @@ from engine.signals import StopRequest
 from methods._base import Method
 from schemas import Args
 from utils import Interrupted, UserError, duration
+
+NUM_SHOWN = 8  # images in a grid of reconstructions
 
 
 class Chunks:
@@ -173,6 +176,8 @@ class TrainingModule(pl.LightningModule):
         self.epoch_totals = Totals()
         self.run_log.write("epoch", self._position(epoch) | values)
         self._announce(epoch, values)
+        if self.run_log.is_due or self.step == self.num_steps:
+            self._show_reconstructions(epoch)
         chosen = values[metric_name(VAL if VAL in self.feeds else TEST, ACCURACY)]
         better = chosen > self.best["chosen"]
         if better:
@@ -182,6 +187,14 @@ class TrainingModule(pl.LightningModule):
         self.run_log.draw()
         if self.stop.exit_code is not None:
             raise Interrupted(self.stop.exit_code)
+
+    def _show_reconstructions(self, epoch: int) -> None:
+        feed = self.feeds[TEST]
+        batch = feed.sample(NUM_SHOWN)
+        with autocast(batch.x_BCHW.device, self.args.run.precision):
+            grids = reconstruction_grids(self.method, batch, feed.spec)
+        pictures = {RECONSTRUCTIONS + block_name(index): grid for index, grid in grids.items()}
+        self.run_log.show(pictures, self._position(epoch))
 
     def _announce(self, epoch: int, values: dict[str, float]) -> None:
         assert self.progress is not None

@@ -8,9 +8,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from consts import METRICS_FILE
+from PIL import Image
+from torch import Tensor
+
+from consts import METRICS_FILE, PLOT_DIR
 from engine.run_folder import RunFolder
 from engine.wandb_log import WandbLog
+from utils import atomic_write
 
 _PLOT_PAUSE_S = 5.0
 _PLOT_SHARE = 0.02  # of the time between two refreshes, so that drawing cannot slow training by more
@@ -48,10 +52,28 @@ class RunLog:
             self._broken = True
         self.wandb.log(values)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether enough time has passed to draw again."""
+        return time.monotonic() >= self._next_plot
+
+    def show(self, pictures: Mapping[str, Tensor], position: Mapping[str, Any]) -> None:
+        """Write (H, W, 3) pictures of uint8 as ``plots/NAME.png``, and show them on the dashboard."""
+        paths = {}
+        for name, pixels_HWC in pictures.items():
+            path = self.folder.path / PLOT_DIR / f"{name}.png"
+            try:
+                with atomic_write(path) as stream:
+                    Image.fromarray(pixels_HWC.numpy()).save(stream, format="png")
+                paths[name] = path
+            except OSError as error:
+                self._warn(f"cannot write {path}: {error.strerror or error}")
+        self.wandb.log_images(paths, position)
+
     def draw(self, *, now: bool = False) -> None:
         """Refresh the plots if enough time has passed since the last time, or ``now``."""
         begin = time.monotonic()
-        if begin < self._next_plot and not now:
+        if not self.is_due and not now:
             return
         try:
             self._draw()

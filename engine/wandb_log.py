@@ -99,6 +99,17 @@ class WandbLog:
         except Exception as error:
             self._give_up(error)
 
+    def log_images(self, paths: Mapping[str, Path], position: Mapping[str, Any]) -> None:
+        """Show pictures by name beside the metrics of ``position`` (step and epoch)."""
+        if self._run is None or not paths:
+            return
+        try:
+            import wandb
+
+            self._run.log({name: wandb.Image(str(path)) for name, path in paths.items()} | dict(position))
+        except Exception as error:
+            self._give_up(error)
+
     def finish(self, exit_code: int = 0) -> None:
         """Close the run; returns within the time-out whatever the network does."""
         if self._run is None:

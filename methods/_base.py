@@ -92,6 +92,10 @@ class Method(nn.Module, ABC):
         """Inference at every exit: logits of each block that has a classification head, else None."""
         return [None] * self.last + [self(x_BCHW)]
 
+    def reconstructions(self, batch: Batch) -> Mapping[int, tuple[Tensor, Tensor]]:
+        """By block, the images that its head was to draw and those it drew; empty for a method that draws none."""
+        return {}
+
     def block_heads(self, index: int) -> list[nn.Module]:
         """The heads trained with block ``index``; the classifier counts as the last block's."""
         return [self.backbone.classifier] if index == self.last else []

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from consts import block_name
+from consts import PRED_LOSS, SSL_LOSS, block_name
 from datamodules.base import Batch, DataSpec
 from methods._base import Method, StepOutput
+from methods._coarse import CoarseLabels
+from methods._ssl import SSL_TASKS
 from model import Backbone
+from objectives.classification import cross_entropy
 from schemas import LocalArgs
 
 
@@ -23,11 +27,12 @@ class Hidden(NamedTuple):
 
 
 class BlockOutput(NamedTuple):
-    """What training a block on one batch leaves behind, without a graph."""
+    """What training a block on one batch leaves behind, without a graph; ``parts`` are those of its loss, if any."""
 
     out_BCHW: Tensor
     loss: Tensor
     logits_BN: Tensor | None
+    parts: Mapping[str, Tensor]
 
 
 class LocalMethod(Method):
@@ -38,11 +43,17 @@ class LocalMethod(Method):
     give the same bits.
     """
 
+    args: LocalArgs
+
     def __init__(self, args: LocalArgs, backbone: Backbone, spec: DataSpec) -> None:
         super().__init__(args, backbone, spec)
-        self.heads = nn.ModuleDict(
-            {block_name(i): self.build_heads(i, spec) for i in range(self.first_trainable, self.last)}
-        )
+        inner = range(self.first_trainable, self.last)
+        self.num_classes = spec.num_classes
+        self.coarse = CoarseLabels(spec, backbone.num_blocks) if args.coarse_labels_first else None
+        self.heads = nn.ModuleDict({block_name(i): self.build_heads(i, spec) for i in inner if self.is_supervised(i)})
+        # After the heads, so that these draw the same weights with and without the task.
+        active = args.ssl and args.ssl_loss_weight > 0
+        self.ssl = SSL_TASKS[args.ssl_task](args, backbone, spec, inner) if active else None
 
     @abstractmethod
     def build_heads(self, index: int, spec: DataSpec) -> nn.Module:
@@ -52,13 +63,29 @@ class LocalMethod(Method):
     def block_loss(self, index: int, hidden: Hidden, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The loss of block ``index``, with its graph, and the logits of its classification head where it has one."""
 
+    def is_supervised(self, index: int) -> bool:
+        """Whether block ``index`` learns from the method's own loss; the last always does."""
+        return index == self.last or not self.args.ssl or self.args.pred_loss_weight > 0
+
+    def labels(self, index: int, y_B: Tensor) -> tuple[Tensor, int]:
+        """The labels that block ``index`` learns, and how many there are (``--coarse_labels_first``)."""
+        return (y_B, self.num_classes) if self.coarse is None else self.coarse.labels(index, y_B)
+
+    def classification_loss(self, index: int, logits_BN: Tensor, y_B: Tensor) -> Tensor:
+        """Cross-entropy of block ``index`` against `labels`."""
+        if self.coarse is not None:
+            logits_BN = self.coarse.logits(index, logits_BN)
+        return cross_entropy(logits_BN, self.labels(index, y_B)[0], self.args.label_smoothing)
+
     def head(self, index: int) -> nn.Module:
-        """The heads of block ``index``, or the classifier for the last."""
+        """The heads of block ``index`` for the method's own loss, or the classifier for the last."""
         return self.backbone.classifier if index == self.last else self.heads[block_name(index)]
 
     def block_heads(self, index: int) -> list[nn.Module]:
         """The heads trained with block ``index``."""
-        return [self.head(index)]
+        name = block_name(index)
+        own = [self.head(index)] if self.is_supervised(index) else []
+        return own + ([self.ssl.heads[name]] if self.ssl is not None and name in self.ssl.heads else [])
 
     def run_block(self, index: int, x_BCHW: Tensor) -> Hidden:
         """Forward block ``index`` on an input without a graph."""
@@ -66,14 +93,33 @@ class LocalMethod(Method):
         features_BCHW = block.features(x_BCHW)
         return Hidden(features_BCHW, block.pool(block.dropout(features_BCHW)))
 
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch that the blocks see, the same for all; a self-supervised task may add images without labels."""
+        return batch if self.ssl is None else self.ssl.prepare(batch)
+
     def fill_block_grads(self, index: int, x_BCHW: Tensor, batch: Batch) -> BlockOutput:
-        """Train one block on its detached input; all that a layer-parallel stage needs of the method."""
+        """Train one block on its detached input and a prepared batch; all that a layer-parallel stage needs to call."""
         hidden = self.run_block(index, x_BCHW)
-        loss, logits_BN = self.block_loss(index, hidden, batch)
+        loss, logits_BN, parts = self._losses(index, hidden, batch)
         out_BCHW = hidden.out_BCHW.detach()
         del hidden  # autograd frees what it has used as it goes down; nobody else may hold on to the largest map
         loss.backward()
-        return BlockOutput(out_BCHW, loss.detach(), None if logits_BN is None else logits_BN.detach())
+        return BlockOutput(out_BCHW, loss.detach(), None if logits_BN is None else logits_BN.detach(), parts)
+
+    def _losses(self, index: int, hidden: Hidden, batch: Batch) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        """The weighted sum of a block's losses, its logits, and the losses by name where there are several kinds."""
+        if index == self.last or not self.args.ssl:
+            return *self.block_loss(index, labelled(hidden, batch), batch), {}
+        logits_BN, total, parts = None, None, {}
+        if self.is_supervised(index):
+            loss, logits_BN = self.block_loss(index, labelled(hidden, batch), batch)
+            total, parts[PRED_LOSS] = self.args.pred_loss_weight * loss, loss.detach()
+        if self.ssl is not None:
+            loss = self.ssl.loss(index, hidden.features_BCHW, batch)
+            weighted = self.args.ssl_loss_weight * loss
+            total, parts[SSL_LOSS] = weighted if total is None else total + weighted, loss.detach()
+        assert total is not None  # the schema refuses two weights of zero
+        return total, logits_BN, parts
 
     def run_frozen(self, x_BCHW: Tensor) -> Tensor:
         """The input of the first trainable block."""
@@ -84,17 +130,20 @@ class LocalMethod(Method):
 
     def fill_grads(self, batch: Batch) -> StepOutput:
         """Train every block on one batch, each graph freed before the next is built."""
+        batch = self.prepare(batch)
         h_BCHW = self.run_frozen(batch.x_BCHW)
         logits: list[Tensor | None] = [None] * self.first_trainable
         losses: list[Tensor | None] = [None] * self.first_trainable
+        metrics: dict[str, Tensor] = {}
         for index in range(self.first_trainable, self.backbone.num_blocks):
-            h_BCHW, loss, logits_BN = self.fill_block_grads(index, h_BCHW, batch)
+            h_BCHW, loss, logits_BN, parts = self.fill_block_grads(index, h_BCHW, batch)
             logits.append(logits_BN)
             losses.append(loss)
-        return StepOutput(logits, losses)
+            metrics |= {f"{block_name(index)}/{name}": value for name, value in parts.items()}
+        return StepOutput(logits, losses, metrics)
 
     def exit_logits(self, index: int, hidden: Hidden) -> Tensor | None:
-        """Logits of block ``index``; a method whose heads do not all classify overrides it."""
+        """Logits of the supervised block ``index``; a method whose heads do not all classify overrides it."""
         return self.head(index)(hidden.out_BCHW)
 
     def block_logits(self, x_BCHW: Tensor) -> list[Tensor | None]:
@@ -103,6 +152,25 @@ class LocalMethod(Method):
         logits: list[Tensor | None] = [None] * self.first_trainable
         for index in range(self.first_trainable, self.backbone.num_blocks):
             hidden = self.run_block(index, h_BCHW)
-            logits.append(self.exit_logits(index, hidden))
+            logits.append(self.exit_logits(index, hidden) if self.is_supervised(index) else None)
             h_BCHW = hidden.out_BCHW
         return logits
+
+    def reconstructions(self, batch: Batch) -> dict[int, tuple[Tensor, Tensor]]:
+        """By block, what its decoder was to draw and what it drew, (B, C, H, W) each, normalised."""
+        drawn: dict[int, tuple[Tensor, Tensor]] = {}
+        h_BCHW = self.run_frozen(batch.x_BCHW)
+        for index in range(self.first_trainable, self.last if self.ssl is not None else 0):
+            hidden = self.run_block(index, h_BCHW)
+            assert self.ssl is not None
+            pictures = self.ssl.pictures(index, hidden.features_BCHW, batch)
+            if pictures is not None:
+                drawn[index] = pictures
+            h_BCHW = hidden.out_BCHW
+        return drawn
+
+
+def labelled(hidden: Hidden, batch: Batch) -> Hidden:
+    """The part of ``hidden`` that belongs to labelled images."""
+    num_labelled = batch.y_B.shape[0]
+    return hidden if hidden.out_BCHW.shape[0] == num_labelled else Hidden(*(part[:num_labelled] for part in hidden))

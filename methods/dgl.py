@@ -32,7 +32,6 @@ from datamodules.base import Batch, DataSpec
 from heads.classifiers import CLASSIFIERS
 from methods._base import StepOutput, Traits
 from methods._local import Hidden, LocalMethod
-from objectives.classification import cross_entropy
 from schemas import DglArgs
 
 
@@ -56,7 +55,7 @@ class DecoupledGreedyLearning(LocalMethod):
     def block_loss(self, index: int, hidden: Hidden, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Cross-entropy of the head's logits."""
         logits_BN = self.head(index)(hidden.out_BCHW)
-        return cross_entropy(logits_BN, batch.y_B, self.args.label_smoothing), logits_BN
+        return self.classification_loss(index, logits_BN, batch.y_B), logits_BN
 
     def fill_grads(self, batch: Batch) -> StepOutput:
         """One batch: local gradients, or their mixture with the last block's."""

@@ -52,7 +52,6 @@ from heads.similarity import similarity_convolution
 from methods._base import Traits
 from methods._local import Hidden, LocalMethod
 from model import Backbone
-from objectives.classification import cross_entropy
 from objectives.similarity import similarity_matching
 from schemas import PredsimArgs
 
@@ -74,10 +73,10 @@ class PredSim(LocalMethod):
 
     def __init__(self, args: PredsimArgs, backbone: Backbone, spec: DataSpec) -> None:
         super().__init__(args, backbone, spec)  # its heads draw their weights first, so they start as those of dgl
-        self.num_classes = spec.num_classes
-        matched = range(self.first_trainable, backbone.num_blocks) if args.sim_loss_weight > 0 else ()
+        trained = range(self.first_trainable, backbone.num_blocks) if args.sim_loss_weight > 0 else ()
+        matched = {i: backbone.block(i).features_shape for i in trained if self.is_supervised(i)}
         self.similarity_heads = nn.ModuleDict(
-            {block_name(i): similarity_convolution(backbone.block(i).features_shape) for i in matched}
+            {block_name(i): similarity_convolution(shape) for i, shape in matched.items()}
         )
 
     def build_heads(self, index: int, spec: DataSpec) -> nn.Module:
@@ -90,9 +89,10 @@ class PredSim(LocalMethod):
         return build(shape, spec.num_classes, args.aux_mlp_n_hidden_layers, args.aux_mlp_hidden_dim)
 
     def block_heads(self, index: int) -> list[nn.Module]:
-        """The classification head and the similarity head of block ``index``."""
+        """The heads of the family, and the similarity head of block ``index``."""
         name = block_name(index)
-        return [self.head(index), *([self.similarity_heads[name]] if name in self.similarity_heads else [])]
+        own = [self.similarity_heads[name]] if name in self.similarity_heads else []
+        return super().block_heads(index) + own
 
     def exit_logits(self, index: int, hidden: Hidden) -> Tensor | None:
         """Logits of block ``index``; None where similarity counts alone, but for the last."""
@@ -106,8 +106,8 @@ class PredSim(LocalMethod):
         dimmed = Hidden(*(with_gradient_times(x, 1 - weight) for x in hidden))
         logits_BN = self.exit_logits(index, dimmed)
         if logits_BN is not None:
-            losses.append(cross_entropy(logits_BN, batch.y_B, self.args.label_smoothing))
+            losses.append(self.classification_loss(index, logits_BN, batch.y_B))
         if weight > 0:
             compared_BCHW = self.similarity_heads[block_name(index)](hidden.features_BCHW)
-            losses.append(weight * similarity_matching(compared_BCHW, batch.y_B, self.num_classes))
+            losses.append(weight * similarity_matching(compared_BCHW, *self.labels(index, batch.y_B)))
         return (losses[0] + losses[1] if len(losses) == 2 else losses[0]), logits_BN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,3 +14,16 @@ def cross_entropy(logits_BN: Tensor, y_B: Tensor, label_smoothing: float = 0.0) 
     """
     logits_BN = logits_BN.float() if logits_BN.dtype.itemsize < 4 else logits_BN
     return F.cross_entropy(logits_BN, y_B, label_smoothing=label_smoothing)
+
+
+def merged_logits(logits_BN: Tensor, member_GN: Tensor) -> Tensor:
+    """Logits (B, G) of groups of classes, such that the probability of a group is the sum over its members.
+
+    Args:
+        logits_BN: of the classes.
+        member_GN: booleans, row g true for the members of group g; every group has one or more.
+
+    Equal logits give ``ln`` of the group's size.
+    """
+    logits_BN = logits_BN.float() if logits_BN.dtype.itemsize < 4 else logits_BN
+    return torch.where(member_GN, logits_BN[:, None, :], -torch.inf).logsumexp(2)

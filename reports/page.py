@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -9,6 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
+from consts import PLOT_DIR, RECONSTRUCTIONS
 from reports.canvas import GRID, INK, PALETTE, PAPER, render
 from reports.columns import COLUMNS, progress, show_blocks, status
 from reports.figures import comparison_figure, run_pictures
@@ -70,6 +72,7 @@ def _figure(name: str, svg: str) -> str:
 
 def _one_run(run: Run, figures: str) -> str:
     words = [run.text(key) for key in ("method", "model", "dataset")]
+    figures += _drawings(run.folder)
     state = ", ".join([*filter(None, words), status(run), f"epochs {progress(run)}"])
     blocks = ("test % by block", " ".join(show_blocks([value]) for value in run.block_accuracies()))
     numbers = [(column.title, column.show(run.number(column.key))) for column in COLUMNS]
@@ -78,6 +81,17 @@ def _one_run(run: Run, figures: str) -> str:
         + _table(("quantity", "value"), [map(Cell, row) for row in [*numbers, blocks]])
         + _settings("All settings", run.config)
     )
+
+
+def _drawings(folder: Path) -> str:
+    """The pictures that the run itself drew, inside the page."""
+    figures = []
+    for path in sorted((folder / PLOT_DIR).glob(f"{RECONSTRUCTIONS}*.png")):
+        source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        block = escape(path.stem.removeprefix(RECONSTRUCTIONS))
+        caption = f"{block}: test images as its decoder is to give them back, and below them as it does."
+        figures.append(f'<figure><img src="{source}" alt=""><figcaption>{caption}</figcaption></figure>\n')
+    return f'<div class="figures">{"".join(figures)}</div>\n' if figures else ""
 
 
 def _several_runs(runs: Sequence[Run], figures: str) -> str:

@@ -15,6 +15,16 @@ from schemas import ModelArgs, build_args
 
 CLASSES = tuple("abcde")
 
+# Every method, and every setting that makes another training rule of it: method and settings by a name.
+CASES: dict[str, tuple[str, dict[str, object]]] = {name: (name, {}) for name in methods.names()} | {
+    "dgl direct global": ("dgl", {"is_direct_global": True}),
+    "dgl ssl": ("dgl", {"ssl": True}),
+    "dgl ssl bilinear": ("dgl", {"ssl": True, "upsample": True, "upsample_type": "bilinear"}),
+    "dgl ssl shift alone": ("dgl", {"ssl": True, "ssl_task": "shift", "upsample": True, "pred_loss_weight": 0}),
+    "dgl ssl rotate": ("dgl", {"ssl": True, "ssl_task": "rotate"}),
+    "predsim ssl": ("predsim", {"ssl": True, "upsample": True}),
+}
+
 torch.set_num_threads(
     1
 )  # the networks are tiny, and threads that wait for one another make tests slow on a busy machine
@@ -41,14 +51,16 @@ def strided_backbone(dropout: float = 0.0) -> Backbone:
     return Backbone([first, second, third], mlp(third.out_shape.num_features, len(CLASSES), 1, 7))
 
 
-def make_method(name: str, backbone: Backbone | None = None, **settings: object) -> Method:
-    """Method ``name`` in float64 on ``backbone`` (default: the strided one), always with the same initial weights."""
+def make_method(case: str, backbone: Backbone | None = None, size: int = 8, **settings: object) -> Method:
+    """A method, or one of `CASES`, in float64 on ``backbone`` (default: the strided one).
+
+    It always has the same initial weights; ``size`` is that of the images.
+    """
     torch.manual_seed(0)
     backbone = backbone or strided_backbone()
-    args = build_args(
-        {"method": name, "aux_mlp_hidden_dim": 9, **settings} if name != "bp" else {"method": name, **settings}
-    )
-    return methods.load(name)(args.method, backbone, make_spec()).double()
+    name, own = CASES[case]
+    args = build_args({"method": name, "aux_mlp_hidden_dim": 9} | own | settings)
+    return methods.load(name)(args.method, backbone, make_spec(size)).double()
 
 
 def gradients(method: Method) -> dict[str, torch.Tensor | None]:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 # Low to high. Rooms of one rank do not import each other; `reports` and `cli` see settings and files, never the
 # network.
 RANKS = [
-    {"consts", "utils", "fields"}, {"schemas", "reports"}, {"cli", "model", "datamodules"}, {"heads", "objectives"},
+    {"consts", "utils"}, {"sections"}, {"schemas", "reports"}, {"cli", "model", "datamodules"}, {"heads", "objectives"},
     {"methods"}, {"diagnostics"}, {"engine"}, {"main", "benchmarks"},
 ]  # fmt: skip
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
@@ -54,7 +54,7 @@ def test_no_import_points_upward_or_sideways(path: Path) -> None:
 def test_heavy_libraries_stay_out_of_the_light_rooms(path: Path) -> None:
     room, found = room_of(path), imports(path)
     heavy = {"torch", "torchvision", "pytorch_lightning", "wandb", "matplotlib"}
-    if room in ("consts", "utils", "fields", "schemas", "cli"):
+    if room in ("consts", "utils", "sections", "schemas", "cli"):
         assert not heavy & {name for name, _ in found}
     if room == "reports":
         assert not (heavy - {"matplotlib"}) & {name for name, _ in found}

@@ -53,6 +53,17 @@ USAGE_ERRORS = {
     "--no_bp": "name the method to use instead",
     "--is_direct_global": "--is_direct_global has no effect with --method bp; it belongs to: dgl",
     "--context": "--context has no effect with --method bp; it belongs to: dni, cdni",
+    "--ssl": "--ssl has no effect with --method bp; it belongs to: dgl, predsim",
+    "--dgl --shift_ssl_labels": "--shift_ssl_labels has no effect: it needs --ssl",
+    "--dgl --ssl --shift_ssl_labels": "--shift_ssl_labels needs --upsample",
+    "--dgl --ssl --ssl_task shift": "--shift_ssl_labels needs --upsample",
+    "--dgl --ssl --ssl_task rotate --upsample": "--upsample has no effect: it needs --ssl_task reconstruct or shift",
+    "--dgl --ssl --upsample --ssl_task reconstruct --shift_ssl_labels": "contradict each other; give one of them",
+    "--dgl --ssl --upsample_type bilinear": "--upsample_type has no effect: it needs --upsample",
+    "--dgl --ssl --pred_loss_weight 0 --ssl_loss_weight 0": "leave the blocks nothing to learn from",
+    "--dgl --ssl --pred_loss_weight=-1": "--pred_loss_weight '-1': allowed is a number, at least 0",
+    "--dgl --ssl --is_direct_global": "--is_direct_global and --ssl exclude each other; give one",
+    "--skip_frozen_blocks": "has no effect: it needs --first_trainable_block other than 0",
     "--dgl --context": "--context has no effect with --method dgl; it belongs to: dni, cdni",
     "--dgl --last_gradient_weight 0.5": "--last_gradient_weight has no effect: it needs --is_direct_global",
     "--dgl --is_direct_global --last_gradient_weight 1.5": "allowed is a number, at least 0, at most 1",
@@ -196,6 +207,22 @@ def test_a_file_of_another_method_warns_and_goes_on(tmp_path: Path) -> None:
     assert command.args.method.method == "bp"
     [warning] = command.warnings
     assert "is_direct_global has no effect with --method bp" in warning
+
+
+@pytest.mark.parametrize(
+    "words", ["--shift_ssl_labels", "--ssl_task shift", "--ssl_task shift --shift_ssl_labels=true"]
+)
+def test_both_ways_to_ask_for_a_shift_are_one(words: str) -> None:
+    command = cli.parse(["--dgl", "--ssl", "--upsample", *words.split()])
+    assert command.args is not None
+    assert (command.args.method.ssl_task, command.args.method.shift_ssl_labels) == ("shift", True)
+
+
+@pytest.mark.parametrize(("padding", "count"), [("zeros", 1), ("circular", 0)])
+def test_a_shift_with_zero_padding_warns_once_and_says_why(padding: str, count: int) -> None:
+    words = ["--dgl", "--ssl", "--upsample", "--shift_ssl_labels", "--padding_mode", padding]
+    warnings = cli.parse(words).warnings
+    assert [("wraps around" in line, "--padding_mode circular" in line) for line in warnings] == [(True, True)] * count
 
 
 def test_flags_are_unique_across_sections() -> None:

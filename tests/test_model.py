@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from consts import NETWORKS
+from model import build_backbone
 from schemas import ModelArgs
-from tests.conftest import build
+from tests.conftest import build, make_spec
 from utils import UsageError
 
 # AlonNT/Thesis: convolutional parameters (weights, biases, BatchNorm), number of blocks, side of the last map for
@@ -85,3 +86,18 @@ def test_circular_padding_wraps() -> None:
         convolution = Block(Shape(3, 8, 8), 4, 3, pool=False, args=ModelArgs(padding_mode=mode)).features[0]
         shifted = convolution(x_BCHW.roll((2, 3), (2, 3)))
         assert torch.allclose(shifted, convolution(x_BCHW).roll((2, 3), (2, 3)), atol=1e-5) == commutes
+
+
+@pytest.mark.parametrize("skipped", [1, 2, 7])
+def test_of_a_skipped_block_only_the_pool_stays(skipped: int) -> None:
+    whole = build("VGG11c")
+    network = build_backbone(ModelArgs(model="VGG11c"), make_spec(32), num_skipped_blocks=skipped)
+    assert network.num_blocks == whole.num_blocks
+    assert not [*network.blocks[:skipped].parameters()]
+    pooled_BCHW = h_BCHW = torch.randn(2, 3, 32, 32)
+    for block, whole_block in zip(network.blocks[:skipped], whole.blocks, strict=False):
+        pooled_BCHW, h_BCHW = whole_block.pool(pooled_BCHW), block(h_BCHW)
+        assert torch.equal(h_BCHW, pooled_BCHW)
+        assert h_BCHW.shape[1:] == block.out_shape
+    assert [block.out_shape for block in network.blocks[skipped:]] == whole.out_shapes[skipped:]
+    assert network.eval()(torch.randn(1, 3, 32, 32)).shape == (1, 5)

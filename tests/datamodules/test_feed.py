@@ -179,3 +179,15 @@ def test_long_positions_give_the_same_pixels(monkeypatch: pytest.MonkeyPatch) ->
     feed = make_feed(CROP_FLIP)
     assert feed._index_dtype == torch.int64
     assert torch.equal(feed.batch(0, 0).x_BCHW, short)
+
+
+def test_a_sample_spreads_over_the_split() -> None:
+    images = make_images()
+    feed = Feed(images, make_spec(images), 10, CPU)
+    batch = feed.sample(4)
+    assert batch.y_B.tolist() == [0, 12, 24, 36]
+    whole = torch.cat([feed.batch(0, step).x_BCHW for step in range(feed.num_steps)])
+    assert torch.equal(batch.x_BCHW, whole[batch.y_B])
+    assert len(feed.sample(99).y_B) == COUNT
+    with pytest.raises(ValueError, match="no images as they are"):
+        Feed(images, make_spec(images), 10, CPU, augment=DataArgs()).sample(4)

@@ -54,6 +54,27 @@ def test_a_run_leaves_a_complete_folder(run, method: str) -> None:
     assert "Best test accuracy" in log
 
 
+def test_a_run_with_decoders_leaves_pictures_and_both_losses(run) -> None:
+    assert run("--dgl", "--ssl", "--upsample") == 0
+    assert sorted(path.name for path in run.last.glob("plots/*.png")) == [
+        "reconstructions_block_00.png", "reconstructions_block_01.png",
+    ]  # fmt: skip
+    page = (run.last / "report.html").read_text()
+    assert page.count('<img src="data:image/png;base64,') == 2
+    for record in run.records():
+        for block in ("block_00", "block_01"):
+            pred, ssl, total = (record[f"train/{block}/{part}"] for part in ("pred_loss", "ssl_loss", "loss"))
+            assert total == pytest.approx(0.9 * pred + 0.1 * ssl)
+
+
+def test_the_last_block_alone_without_the_frozen_ones(run) -> None:
+    assert run("--first_trainable_block", "-1", "--skip_frozen_blocks") == 0
+    weights = run.state()["method"]
+    assert not [name for name in weights if ".blocks.0." in name or ".blocks.1." in name]
+    assert weights["backbone.blocks.2.features.0.weight"].shape[1] == 1  # the grey image itself
+    assert main.main(["evaluate", str(run.last), "--device", "cpu"]) == 0
+
+
 def test_epoch_metrics_are_the_means_of_its_steps(run) -> None:
     run("--dgl", "--log_interval", "1")
     records = [record for record in run.records() if record["epoch"] == 1]
@@ -107,6 +128,12 @@ def test_wandb_offline_holds_the_run(run) -> None:
     assert sum(line["type"] == "history" for line in lines) == len(run.records())
     assert "test/block_01/accuracy" in text
     assert any(line["type"] == "exit" or "exit" in line for line in lines)
+
+
+def test_wandb_has_the_reconstructions(run) -> None:
+    assert run("--dgl", "--ssl", "--wandb", "offline") == 0
+    names = {path.name.rpartition("_block_")[2][:2] for path in run.last.rglob("wandb/**/media/images/recon*.png")}
+    assert names == {"00", "01"}
 
 
 def test_wandb_that_breaks_does_not_stop_the_run(run, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -12,7 +12,7 @@ import methods
 from datamodules.base import Batch
 from methods._base import Method
 from schemas import method_sections
-from tests.conftest import build, gradients, make_batch, make_method, strided_backbone
+from tests.conftest import CASES, build, gradients, make_batch, make_method, strided_backbone
 
 NAMES = methods.names()
 
@@ -28,10 +28,10 @@ def test_docstring_has_the_headings(name: str) -> None:
         assert f"\n{heading}\n" in doc
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("first", [0, 1, -1])
-def test_gradients_reach_exactly_the_trainable_parameters(name: str, first: int) -> None:
-    method = make_method(name, first_trainable_block=first)
+def test_gradients_reach_exactly_the_trainable_parameters(case: str, first: int) -> None:
+    method = make_method(case, first_trainable_block=first)
     method.fill_grads(make_batch())
     grouped = {id(p) for group in method.param_groups() for p in group["params"]}
     for parameter_name, parameter in method.named_parameters():
@@ -41,17 +41,17 @@ def test_gradients_reach_exactly_the_trainable_parameters(name: str, first: int)
             assert torch.isfinite(parameter.grad).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_groups_are_named_by_block_and_hold_each_parameter_once(name: str) -> None:
-    groups = make_method(name, first_trainable_block=1).param_groups()
+@pytest.mark.parametrize("case", CASES)
+def test_groups_are_named_by_block_and_hold_each_parameter_once(case: str) -> None:
+    groups = make_method(case, first_trainable_block=1).param_groups()
     assert [group["name"] for group in groups] == ["block_01", "block_02"]
     parameters = [id(p) for group in groups for p in group["params"]]
     assert len(parameters) == len(set(parameters))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_gradients_add_up_and_repeat(name: str) -> None:
-    method, batch = make_method(name), make_batch()
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_add_up_and_repeat(case: str) -> None:
+    method, batch = make_method(case), make_batch()
     method.fill_grads(batch)
     once = gradients(method)
     method.fill_grads(batch)
@@ -60,9 +60,9 @@ def test_gradients_add_up_and_repeat(name: str) -> None:
         assert torch.equal(twice[key], gradient + gradient), key
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_step_changes_nothing_but_gradients_and_statistics(name: str) -> None:
-    method, batch = make_method(name), make_batch()
+@pytest.mark.parametrize("case", CASES)
+def test_step_changes_nothing_but_gradients_and_statistics(case: str) -> None:
+    method, batch = make_method(case), make_batch()
     before = copy.deepcopy(method.state_dict())
     method.fill_grads(batch)
     for key, value in method.state_dict().items():
@@ -70,43 +70,41 @@ def test_step_changes_nothing_but_gradients_and_statistics(name: str) -> None:
         assert torch.equal(value, before[key]) != moved, key
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_output_has_an_entry_for_every_block_and_no_graph(name: str) -> None:
-    method, batch = make_method(name), make_batch()
+@pytest.mark.parametrize("case", CASES)
+def test_output_has_an_entry_for_every_block_and_no_graph(case: str) -> None:
+    method, batch = make_method(case), make_batch()
     output = method.fill_grads(batch)
     assert len(output.logits) == len(output.losses) == 3
     assert output.logits[-1].shape == (6, 5)
     assert not any(value.requires_grad for value in [*output.logits, *output.losses] if value is not None)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_inference_is_the_backbone_alone_and_the_last_exit(name: str) -> None:
-    method, batch = make_method(name).eval(), make_batch()
+@pytest.mark.parametrize("case", CASES)
+def test_inference_is_the_backbone_alone_and_the_last_exit(case: str) -> None:
+    method, batch = make_method(case).eval(), make_batch()
     with torch.no_grad():
         expected = method.backbone(batch.x_BCHW)
         assert torch.equal(method(batch.x_BCHW), expected)
         assert torch.equal(method.block_logits(batch.x_BCHW)[-1], expected)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_frozen_blocks_keep_their_statistics_and_build_no_graph(name: str) -> None:
-    method = make_method(name, first_trainable_block=-1).train()
+@pytest.mark.parametrize("case", CASES)
+def test_frozen_blocks_keep_their_statistics_and_build_no_graph(case: str) -> None:
+    method = make_method(case, first_trainable_block=-1).train()
     before = copy.deepcopy(method.backbone.blocks[:2].state_dict())
     method.fill_grads(make_batch())
     for key, value in method.backbone.blocks[:2].state_dict().items():
         assert torch.equal(value, before[key]), key
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"), [(name, {}) for name in NAMES] + [("dgl", {"is_direct_global": True})], ids=str
-)
-def test_isolation_is_as_declared(name: str, settings: dict) -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_isolation_is_as_declared(case: str) -> None:
     """Change what lies above block 0, its neighbour or beyond; the gradients of its whole group tell.
 
     With three images the features that the classifier sees leave directions free, along which its weights can change
     and no logit does: a signal from the top stays as it is, a gradient carried down through the weights does not.
     """
-    method, batch = make_method(name, **settings), make_batch(num_images=3)
+    method, batch = make_method(case), make_batch(num_images=3)
     shake(*method.children())  # away from heads that start at zero
 
     def gradients_of_first_group() -> list[torch.Tensor]:
@@ -137,7 +135,7 @@ def test_isolation_is_as_declared(name: str, settings: dict) -> None:
         assert not unseen[1]
     elif isolation != "none":
         assert not unseen[0]
-    elif name == "bp":
+    elif case == "bp":
         assert unseen[1]  # the probe can tell
 
 
@@ -161,12 +159,12 @@ def change_without_effect(method: Method, batch: Batch) -> None:
     torch.testing.assert_close(copy.deepcopy(method).fill_grads(batch).logits[-1], output.logits[-1])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("network", ["BasicCNN", "VGGs", "VGG8c"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_loss_falls_on_a_fixed_batch(name: str, network: str, precision: str) -> None:
+def test_loss_falls_on_a_fixed_batch(case: str, network: str, precision: str) -> None:
     size = 16 if network == "VGG8c" else 8
-    method = make_method(name, build(network, size)).float()
+    method = make_method(case, build(network, size), size).float()
     batch = make_batch(size, dtype=torch.float32)
     optimizer = torch.optim.SGD(method.param_groups(), lr=0.02)
     losses = []
@@ -178,19 +176,19 @@ def test_loss_falls_on_a_fixed_batch(name: str, network: str, precision: str) ->
     assert losses[-1] < 0.7 * losses[0]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_deep_copy_trains_alone(name: str) -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_deep_copy_trains_alone(case: str) -> None:
     """The precision probe runs on a copy; the original must not notice."""
-    method = make_method(name)
+    method = make_method(case)
     before = copy.deepcopy(method.state_dict())
     copy.deepcopy(method).fill_grads(make_batch())
     assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
     assert all(p.grad is None for p in method.parameters())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_dropout_is_active_in_training_only(name: str) -> None:
-    method, batch = make_method(name, strided_backbone(dropout=0.5)), make_batch()
+@pytest.mark.parametrize("case", CASES)
+def test_dropout_is_active_in_training_only(case: str) -> None:
+    method, batch = make_method(case, strided_backbone(dropout=0.5)), make_batch()
     first, second = (method.fill_grads(batch).losses[-1] for _ in range(2))
     assert not torch.equal(first, second)
     method.eval()

@@ -12,17 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-import methods
-from tests.conftest import make_batch, make_method
+from tests.conftest import CASES, make_batch, make_method
 
 FILE = Path(__file__).with_name("golden.json")
-CASES = {name: (name, {}) for name in methods.names()} | {"dgl direct global": ("dgl", {"is_direct_global": True})}
 
 
 def trace(case: str) -> list[list[float | None]]:
     """Loss of every block at every one of twenty steps."""
-    name, settings = CASES[case]
-    method, batch = make_method(name, **settings), make_batch()
+    method, batch = make_method(case), make_batch()
     optimizer = torch.optim.SGD(method.param_groups(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
     rows = []
     for _ in range(20):

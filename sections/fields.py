@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic.fields import FieldInfo
 
 POSITIVE = range(1, 2**31)
+TRUE_WORDS, FALSE_WORDS = ("true", "t", "1", "yes", "y", "on"), ("false", "f", "0", "no", "n", "off")  # as in pydantic
 
 
 class Below(NamedTuple):
@@ -18,6 +19,15 @@ class Below(NamedTuple):
 
     def __contains__(self, value: Any) -> bool:
         return value < self.limit
+
+
+class Other(NamedTuple):
+    """Everything but one value, for the ``needs`` of a `setting`."""
+
+    value: Any
+
+    def __contains__(self, value: Any) -> bool:
+        return bool(value != self.value)
 
 
 def setting(
@@ -36,8 +46,8 @@ def setting(
         description: one sentence without a full stop; becomes the help text.
         unit: unit of the value, shown in the help.
         shown: words for the default in the help, where its value says little.
-        needs: settings and the values of theirs (a tuple, `POSITIVE` or `Below`) with which this one has an effect;
-            given on the command line without them it is refused.
+        needs: settings and the values of theirs (a tuple, `POSITIVE`, `Below` or `Other`) with which this one has an
+            effect; given on the command line without them it is refused.
         limits: pydantic's ``ge``, ``gt``, ``le``, ``lt``, ``min_length``.
     """
     if isinstance(default, float):

@@ -1,0 +1,1 @@
+"""Read-only observers of a method: they leave weights, statistics, gradients and random state as they were."""

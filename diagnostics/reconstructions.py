@@ -1,0 +1,36 @@
+"""What the decoders of a method draw, as grids of images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from datamodules.base import Batch, DataSpec
+from methods._base import Method
+
+MIN_TILE = 96  # pixels; small images are enlarged by whole pixels to be seen
+
+
+def reconstruction_grids(method: Method, batch: Batch, spec: DataSpec) -> dict[int, Tensor]:
+    """A grid (H, W, 3) of uint8 for every block with a decoder: targets in the upper row, what it drew below them.
+
+    Args:
+        method: put into evaluation mode for the moment, and back into training mode.
+        batch: one column for each of its images.
+        spec: gives mean and deviation, with which the pixels come back to [0, 1]; what is drawn beyond is cut off.
+    """
+    method.eval()
+    with torch.inference_mode():
+        drawn = method.reconstructions(batch)
+    method.train()
+    return {index: _grid(torch.cat(pair), batch.y_B.shape[0], spec) for index, pair in drawn.items()}
+
+
+def _grid(images_BCHW: Tensor, num_columns: int, spec: DataSpec) -> Tensor:
+    mean_C11, std_C11 = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
+    pixels_BCHW = (images_BCHW.float().cpu() * std_C11 + mean_C11).clamp(0, 1)
+    factor = -(-MIN_TILE // pixels_BCHW.shape[-1])
+    pixels_BCHW = pixels_BCHW.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    grid_CHW = make_grid(pixels_BCHW, nrow=num_columns, padding=4, pad_value=1.0)
+    return (grid_CHW * 255).round().byte().permute(1, 2, 0)

@@ -1,0 +1,36 @@
+"""Rebuilding the image from a block's output: the reconstruction objective of AlonNT/Thesis (commits a5661df ff.)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+FIRST_SHIFT = 5  # pixels, of block 0 (AlonNT/Thesis, commit 73de555)
+
+
+def reconstruction_loss(prediction_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
+    """Mean absolute error over all elements, in float32 or wider. Predictions that are off by 0.5 give 0.5."""
+    if prediction_BCHW.dtype.itemsize < 4:
+        prediction_BCHW = prediction_BCHW.float()
+    return F.l1_loss(prediction_BCHW, target_BCHW)
+
+
+def reconstruction_target(x_BCHW: Tensor, height: int, width: int, shift: int = 0) -> Tensor:
+    """The image as a head of that size is to give it back: area-averaged to the size, then rolled by ``shift``.
+
+    The roll is circular, by ``shift`` pixels downwards and as many to the right: pixel (r, c) of the image stands at
+    ((r + shift) mod H, (c + shift) mod W) of the target.
+    """
+    if x_BCHW.shape[2:] != (height, width):
+        x_BCHW = F.adaptive_avg_pool2d(x_BCHW, (height, width))
+    return x_BCHW.roll((shift, shift), (2, 3)) if shift else x_BCHW
+
+
+def shift_schedule(num_blocks: int, image_size: int) -> list[int]:
+    """Shift of every block, in pixels: rising linearly from 5 to half of ``image_size``, the fraction cut off.
+
+    Images of less than 10 pixels start at their half. One block gets the first shift.
+    """
+    half = image_size // 2
+    first = min(FIRST_SHIFT, half)
+    return [first + index * (half - first) // max(num_blocks - 1, 1) for index in range(num_blocks)]

@@ -1,0 +1,126 @@
+"""The sections that every run has whatever its network and rule: data, optimisation, and the run itself."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from consts import DATASETS
+from sections.fields import TRUE_WORDS, Section, setting
+
+_ON_DISK = tuple(name for name, facts in DATASETS.items() if facts.on_disk)
+_DOWNLOADABLE = tuple(name for name, facts in DATASETS.items() if facts.downloadable)
+
+
+class DataArgs(Section):
+    """Data."""
+
+    dataset: Literal[tuple(DATASETS)] = setting("cifar10", "data set")  # type: ignore[valid-type]
+    data_dir: str = setting(
+        "data",
+        "folder of the data sets; with --dataset folder the tree itself",
+        min_length=1,
+        needs={"dataset": _ON_DISK},
+    )
+    download: bool = setting(False, "fetch a missing data set with torchvision", needs={"dataset": _DOWNLOADABLE})
+    train_size: int | None = setting(
+        None, "use only this many training images, class-balanced", shown="all", unit="images", ge=1
+    )
+    val_size: int = setting(0, "hold out this many training images to choose the best epoch", unit="images", ge=0)
+    random_crop: bool | None = setting(None, "pad by 4 zeros and crop at random", shown="as suits the data set")
+    random_horizontal_flip: bool | None = setting(None, "mirror every other image", shown="as suits the data set")
+    random_erasing: bool = setting(False, "black out a random rectangle in every other image")
+    random_resized_crop: bool = setting(False, "crop a square of 75 to 100 % of the area and scale it back")
+    normalization: Literal["plus_minus_one", "unit_gaussian", "none"] = setting(
+        "plus_minus_one", "scaling of the pixels"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_data_set(cls, values: dict[str, Any]) -> dict[str, Any]:
+        facts = DATASETS.get(values.get("dataset", "cifar10"))
+        if facts is None:
+            return values
+        crop = facts.random_crop and str(values.get("random_resized_crop", "")).lower() not in TRUE_WORDS
+        own = {"random_crop": crop, "random_horizontal_flip": facts.random_horizontal_flip}
+        return own | {name: value for name, value in values.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _one_crop(self) -> DataArgs:
+        if self.random_crop and self.random_resized_crop:
+            raise ValueError("--random_resized_crop and --random_crop exclude each other; give --no_random_crop")
+        return self
+
+
+class OptimArgs(Section):
+    """Optimisation."""
+
+    epochs: int = setting(20, "passes over the training images", ge=1)
+    batch_size: int = setting(128, "images per step", unit="images", ge=2)
+    optimizer_type: Literal["SGD", "Adam", "AdamW"] = setting("SGD", "optimiser")
+    learning_rate: float = setting(0.05, "peak learning rate", gt=0)
+    momentum: float = setting(0.9, "momentum", ge=0, lt=1, needs={"optimizer_type": ("SGD",)})
+    nesterov: bool = setting(True, "Nesterov's form of the momentum", needs={"optimizer_type": ("SGD",)})
+    weight_decay: float = setting(5e-4, "weight decay (decoupled with AdamW)", ge=0)
+    lr_schedule: Literal["constant", "multistep", "cosine", "one_cycle"] = setting(
+        "one_cycle", "course of the learning rate"
+    )
+    lr_milestones: tuple[float, ...] = setting(
+        (0.5, 0.75),
+        "when multistep multiplies by lr_gamma",
+        unit="fraction of the run",
+        needs={"lr_schedule": ("multistep",)},
+    )
+    lr_gamma: float = setting(0.1, "factor of every multistep drop", gt=0, lt=1, needs={"lr_schedule": ("multistep",)})
+    warmup_epochs: float = setting(
+        0.0, "warm-up from almost zero (0 with one_cycle: three tenths of the run)", unit="epochs", ge=0
+    )
+    gradient_clip: float = setting(0.0, "largest gradient norm of a block, its heads included (0: no clipping)", ge=0)
+    seed: int = setting(0, "seed of initialisation, order, augmentation and dropout", ge=0, lt=2**31)
+    deterministic: bool = setting(False, "refuse GPU kernels whose result varies from run to run")
+
+    @field_validator("lr_milestones", mode="before")
+    @classmethod
+    def _list_from_text(cls, value: Any) -> Any:
+        """``0.5,0.75``, ``[0.5, 0.75]`` and ``(0.5, 0.75)`` as a sweep agent writes them."""
+        return value.strip("[]() ").replace(",", " ").split() if isinstance(value, str) else value
+
+    @field_validator("lr_milestones")
+    @classmethod
+    def _ascending_fractions(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value or any(not 0 < v < 1 for v in value) or list(value) != sorted(set(value)):
+            raise ValueError("needs ascending fractions between 0 and 1, as 0.5,0.75")
+        return value
+
+    @model_validator(mode="after")
+    def _possible(self) -> OptimArgs:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"--warmup_epochs {self.warmup_epochs:g} must be below --epochs {self.epochs}")
+        if self.optimizer_type == "SGD" and self.nesterov and self.momentum == 0:
+            raise ValueError("--nesterov needs a positive --momentum; give --no_nesterov")
+        return self
+
+
+class RunArgs(Section):
+    """Run."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = setting(
+        "auto", "auto (a GPU where there is one), cpu, cuda:0, ..."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = setting(
+        "auto", "arithmetic of the blocks; auto times both for a moment"
+    )
+    compile: bool = setting(False, "compile every block with torch.compile (minutes at the start)")
+    path: str = setting("experiments", "folder of the run folders", min_length=1)
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=100)] = setting(
+        "", "letters, digits, dots, dashes and underscores to add to the run folder's name"
+    )
+    wandb: Literal["auto", "online", "offline", "disabled"] = setting(
+        "auto", "where wandb logs; auto: online when logged in, else offline"
+    )
+    log_interval: int = setting(50, "steps between two lines of training metrics", unit="steps", ge=1)
+    progress_bar: bool = setting(True, "draw a progress bar (in a terminal)")
+    resume: str | None = setting(
+        None, "go on with this run folder; auto: the newest unfinished run of the same settings"
+    )
