@@ -22,7 +22,8 @@ PAGE = ROOT / "docs" / "methods.md"
 START = """# Methods
 
 Made by `make docs` from the docstrings in `methods/` and the settings in `schemas.py`; change it there. `--NAME` is
-short for `--method NAME`. Settings that every method has: {shared}. Local methods (dgl, predsim) also take the options at the end.
+short for `--method NAME`. Settings that every method has: {shared}. Local methods
+({local}) also take the options at the end.
 """
 
 
@@ -56,7 +57,8 @@ def page() -> str:
     ]
     parts.append(section("--ssl", "_ssl", LocalArgs, ssl))
     parts.append(section("--coarse_labels_first", "_coarse", LocalArgs, coarse))
-    return "\n\n".join([START.format(shared=shared).rstrip(), *parts]) + "\n"
+    local = ", ".join(sorted(name for name, settings in method_sections().items() if issubclass(settings, LocalArgs)))
+    return "\n\n".join([START.format(shared=shared, local=local).rstrip(), *parts]) + "\n"
 
 
 def main() -> int:
