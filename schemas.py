@@ -179,6 +179,9 @@ class PredsimArgs(LocalArgs):
     dim_in_decoder: int = setting(
         2048, "features to which linear heads pool, or fewer", ge=1, needs={"pred_aux_type": ("linear",)}
     )
+    local_classifier: bool = setting(
+        False, "no gradient crosses the classifier either: its hidden layers are blocks with heads of their own"
+    )
 
 
 class DniArgs(MethodArgs):

@@ -21,10 +21,12 @@ Deviations:
     1. The factor 1 - b is on the gradient that the block receives from its head, not on what the head (or the
        classifier) itself receives. With the paper's Adam the step of a head does not depend on the scale of its
        gradient, so this is the same rule; with SGD the paper's loss would train the heads 100 times more slowly.
-    2. The last block has no head of its own: its cross-entropy goes through the network's classifier, and so through
-       dropout and max-pool. Theirs has a linear head there as on every block. The classifier's hidden layer FC 1024
-       learns by back-propagation from the output layer; theirs is one more isolated block with a head and a linear g,
-       and their output layer learns on detached input. This network has blocks of convolutions only.
+    2. By default the last block has no head of its own: its cross-entropy goes through the network's classifier, and so
+       through dropout and max-pool, and the classifier's hidden layer learns by back-propagation from the output layer.
+       ``--local_classifier`` is their form: the last block has a head as every block, each hidden layer (FC 1024 in
+       VGG8b and VGG11b) is an isolated block with a linear head and a linear g, and the output layer learns on
+       detached input. Their layer has a BatchNorm and dropout besides. The loss reported for the last block is then
+       the sum of these.
     3. ReLU for every b; theirs is LeakyReLU 0.01 for sim and predsim, ReLU for pred.
     4. Dropout drops single values; theirs drops whole channels.
     5. All blocks step after the last one, theirs within the forward pass. The gradients are the same, because the
@@ -42,16 +44,18 @@ Reference numbers:
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from consts import block_name
 from datamodules.base import Batch, DataSpec
 from heads.classifiers import CLASSIFIERS, linear
-from heads.similarity import similarity_convolution
+from heads.similarity import similarity_convolution, similarity_linear
 from methods._base import Traits
 from methods._local import Hidden, LocalMethod
-from model import Backbone
+from model import Backbone, Shape
 from objectives.similarity import similarity_matching
 from schemas import PredsimArgs
 
@@ -78,6 +82,20 @@ class PredSim(LocalMethod):
         self.similarity_heads = nn.ModuleDict(
             {block_name(i): similarity_convolution(shape) for i, shape in matched.items()}
         )
+        # With a local classifier, what the last block and then each hidden layer learn through; else empty.
+        self.top_heads, self.top_similarity_heads = nn.ModuleList(), nn.ModuleList()
+        widths = [layer_width(layer) for layer in self.hidden_layers()] if args.local_classifier else []
+        if args.local_classifier and args.sim_loss_weight < 1:
+            heads = [linear(Shape(width, 1, 1), spec.num_classes) for width in widths]
+            self.top_heads.extend([self.build_heads(self.last, spec), *heads])
+        if args.sim_loss_weight > 0:
+            self.top_similarity_heads.extend(similarity_linear(width) for width in widths)
+
+    def hidden_layers(self) -> list[nn.Sequential]:
+        """The hidden layers of the classifier, each with its ReLU; the first one flattens."""
+        layers = [*self.backbone.classifier.children()]
+        starts = [index for index, layer in enumerate(layers) if isinstance(layer, nn.Linear)]
+        return [nn.Sequential(*layers[begin:end]) for begin, end in pairwise([0, *starts[1:]])]
 
     def build_heads(self, index: int, spec: DataSpec) -> nn.Module:
         """One classifier of the kind that ``--pred_aux_type`` names; nothing where similarity counts alone."""
@@ -92,7 +110,8 @@ class PredSim(LocalMethod):
         """The heads of the family, and the similarity head of block ``index``."""
         name = block_name(index)
         own = [self.similarity_heads[name]] if name in self.similarity_heads else []
-        return super().block_heads(index) + own
+        top = [self.top_heads, self.top_similarity_heads] if index == self.last else []
+        return super().block_heads(index) + own + top
 
     def exit_logits(self, index: int, hidden: Hidden) -> Tensor | None:
         """Logits of block ``index``; None where similarity counts alone, but for the last."""
@@ -102,12 +121,43 @@ class PredSim(LocalMethod):
 
     def block_loss(self, index: int, hidden: Hidden, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The sum of both losses; the gradient from the head reaches the block as ``1 - sim_loss_weight`` of it."""
-        weight, losses = self.args.sim_loss_weight, []
-        dimmed = Hidden(*(with_gradient_times(x, 1 - weight) for x in hidden))
-        logits_BN = self.exit_logits(index, dimmed)
-        if logits_BN is not None:
-            losses.append(self.classification_loss(index, logits_BN, batch.y_B))
-        if weight > 0:
-            compared_BCHW = self.similarity_heads[block_name(index)](hidden.features_BCHW)
-            losses.append(weight * similarity_matching(compared_BCHW, *self.labels(index, batch.y_B)))
-        return (losses[0] + losses[1] if len(losses) == 2 else losses[0]), logits_BN
+        if index == self.last and self.args.local_classifier:
+            return self._top_loss(hidden, batch)
+        logits_BN = self.exit_logits(index, Hidden(*map(self._dimmed, hidden)))
+        return self._both(index, logits_BN, hidden.features_BCHW, self._similarity_head(index), batch), logits_BN
+
+    def _top_loss(self, hidden: Hidden, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The last block, every hidden layer and the output layer, each with a loss of its own on detached input."""
+        layers = self.hidden_layers()
+        similarity_heads = [self._similarity_head(self.last), *(self.top_similarity_heads or [None] * len(layers))]
+        features, h_BD, losses = hidden.features_BCHW, hidden.out_BCHW.detach().flatten(1), []
+        for number, similarity_head in enumerate(similarity_heads):
+            if number > 0:
+                features = layers[number - 1](h_BD)
+                h_BD = features.detach()
+            logits_BN = self.top_heads[number](self._dimmed(features)) if self.top_heads else None
+            losses.append(self._both(self.last, logits_BN, features, similarity_head, batch))
+        *_, output = self.backbone.classifier.children()
+        logits_BN = output(h_BD)
+        losses.append(self.classification_loss(self.last, logits_BN, batch.y_B))
+        return torch.stack(losses).sum(), logits_BN
+
+    def _similarity_head(self, index: int) -> nn.Module | None:
+        return self.similarity_heads[block_name(index)] if self.similarity_heads else None
+
+    def _dimmed(self, x: Tensor) -> Tensor:
+        return with_gradient_times(x, 1 - self.args.sim_loss_weight)
+
+    def _both(
+        self, index: int, logits_BN: Tensor | None, features: Tensor, similarity_head: nn.Module | None, batch: Batch
+    ) -> Tensor:
+        losses = [] if logits_BN is None else [self.classification_loss(index, logits_BN, batch.y_B)]
+        if similarity_head is not None:
+            similarity = similarity_matching(similarity_head(features), *self.labels(index, batch.y_B))
+            losses.append(self.args.sim_loss_weight * similarity)
+        return losses[0] + losses[1] if len(losses) == 2 else losses[0]
+
+
+def layer_width(layer: nn.Sequential) -> int:
+    """Outputs of a hidden layer of the classifier."""
+    return next(part.out_features for part in layer if isinstance(part, nn.Linear))

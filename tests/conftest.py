@@ -22,6 +22,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {name: (name, {}) for name in 
     "dgl ssl bilinear": ("dgl", {"ssl": True, "upsample": True, "upsample_type": "bilinear"}),
     "dgl ssl shift alone": ("dgl", {"ssl": True, "ssl_task": "shift", "upsample": True, "pred_loss_weight": 0}),
     "dgl ssl rotate": ("dgl", {"ssl": True, "ssl_task": "rotate"}),
+    "predsim local classifier": ("predsim", {"local_classifier": True}),
     "predsim ssl": ("predsim", {"ssl": True, "upsample": True}),
 }
 

@@ -141,3 +141,61 @@ def test_bf16_losses_are_computed_in_float32() -> None:
         output = method.fill_grads(batch)
     assert all(loss.dtype == torch.float32 for loss in output.losses)
     assert all(torch.isfinite(p.grad).all() for p in method.parameters())
+
+
+def local_classifier_oracle(method: PredSim, weight: float) -> None:
+    """Every isolated part of the paper's network with its own ``(1 - b) CE + b sim``, all graphs at once."""
+    batch = make_batch()
+    flatten, hidden, relu, output = method.backbone.classifier
+    features_BCHW, total = None, torch.zeros((), dtype=torch.float64)
+    h_BCHW = batch.x_BCHW
+    for index in range(3):
+        block = method.backbone.block(index)
+        features_BCHW = block.features(h_BCHW.detach())
+        h_BCHW = block.pool(features_BCHW)
+        head = method.top_heads[0] if index == 2 else method.head(index)
+        g = method.similarity_heads[block_name(index)]
+        total = total + (1 - weight) * F.cross_entropy(head(features_BCHW), batch.y_B)
+        total = total + weight * similarity_matching(g(features_BCHW), batch.y_B, 5)
+    h_BD = relu(hidden(flatten(h_BCHW).detach()))
+    total = total + (1 - weight) * F.cross_entropy(method.top_heads[1](h_BD), batch.y_B)
+    total = total + weight * similarity_matching(method.top_similarity_heads[0](h_BD), batch.y_B, 5)
+    (total + (1 - weight) * F.cross_entropy(output(h_BD.detach()), batch.y_B)).backward()
+
+
+def test_a_local_classifier_is_the_papers_network() -> None:
+    weight = 0.3
+    settings = {"local_classifier": True, "sim_loss_weight": weight}
+    immediate, oracle = make_method("predsim", **settings), make_method("predsim", **settings)
+    for method in (immediate, oracle):  # linear heads start at zero, where their gradient would not be seen
+        for head in [*method.heads.values(), *method.top_heads]:
+            for parameter in head.parameters():
+                nn.init.normal_(parameter, generator=torch.Generator().manual_seed(3))
+    immediate.fill_grads(make_batch())
+    local_classifier_oracle(oracle, weight)
+    for name, gradient in gradients(oracle).items():
+        is_full = (is_head(name) and "classifier.1" not in name) or "top_heads" in name  # deviation 1
+        scale = 1 - weight if is_full else 1
+        torch.testing.assert_close(scale * gradients(immediate)[name], gradient, rtol=1e-10, atol=1e-13, msg=name)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+def test_a_local_classifier_lets_no_gradient_cross(weight: float) -> None:
+    settings = {"local_classifier": True, "sim_loss_weight": weight}
+    method, changed = make_method("predsim", **settings), make_method("predsim", **settings)
+    with torch.no_grad():
+        changed.backbone.classifier[3].weight.add_(1.0)
+    for each in (method, changed):
+        each.fill_grads(make_batch())
+    for name, gradient in gradients(method).items():
+        assert gradient is not None, name
+        assert torch.equal(gradient, gradients(changed)[name]) != ("classifier.3" in name), name
+
+
+def test_a_local_classifier_leaves_the_inner_blocks_alone() -> None:
+    plain, local = make_method("predsim"), make_method("predsim", local_classifier=True)
+    for method in (plain, local):
+        method.fill_grads(make_batch())
+    for name, gradient in gradients(plain).items():
+        if "blocks.0" in name or "blocks.1" in name:
+            assert torch.equal(gradient, gradients(local)[name]), name
