@@ -47,20 +47,24 @@ def report(paths: Sequence[Path], out: Path | None = None) -> str:
     Raises:
         UserError: a path holds no run, or ``out`` cannot be written.
     """
-    from reports.figures import draw_comparison
+    from reports.canvas import render, write_bytes
+    from reports.figures import comparison_figure
+    from reports.overview import comparison_pictures
     from reports.page import write_page
     from reports.table import comparison_table, write_csv
 
     runs = find_runs(paths)
     out = Path(DEFAULT_OUT) if out is None else out
     title = runs[0].name if len(runs) == 1 else f"Comparison of {len(runs)} runs"
-    files = [out / name for name in (REPORT_FILE, "comparison.svg", "comparison.png", "runs.csv")]
+    pictures = comparison_pictures(runs)
+    files = [out / name for name in (REPORT_FILE, "runs.csv", "comparison.png", *(f"{name}.svg" for name in pictures))]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_page(runs, files[0], title)
-        draw_comparison(runs, files[1])
-        draw_comparison(runs, files[2])
-        write_csv(runs, files[3])
+        write_page(runs, files[0], title, pictures if len(runs) > 1 else None)
+        write_csv(runs, files[1])
+        write_bytes(files[2], render(comparison_figure(runs), "png"))
+        for file, svg in zip(files[3:], pictures.values(), strict=True):
+            write_bytes(file, svg.encode())
     except OSError as error:
         raise UserError(f"{out}: cannot write the report ({error.strerror})") from error
     return "\n".join([comparison_table(runs), "", "Written:", *(f"  {file}" for file in files)])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from consts import ACCURACY, LOSS, TEST, TRAIN, VAL, metric_name
 from reports.canvas import (
@@ -16,7 +15,6 @@ from reports.canvas import (
     label_ends,
     render,
     say_nothing_yet,
-    write_bytes,
 )
 from reports.groups import Group, Spread, group_runs
 from reports.runs import Run
@@ -35,11 +33,6 @@ LEGEND_WIDTH = 110  # characters that fit below a figure of README width
 def run_pictures(run: Run) -> dict[str, str]:
     """Name and SVG text of every figure of one run."""
     return {name: render(draw(run), "svg").decode() for name, draw in _RUN_FIGURES.items()}
-
-
-def draw_comparison(runs: Sequence[Run], path: Path) -> None:
-    """Write `comparison_figure` to ``path``, as SVG or PNG by the end of its name."""
-    write_bytes(path, render(comparison_figure(runs), path.suffix.removeprefix(".")))
 
 
 def _loss_figure(run: Run) -> Figure:
@@ -106,13 +99,9 @@ _RUN_FIGURES: dict[str, Callable[[Run], Figure]] = {
 
 def comparison_figure(runs: Sequence[Run]) -> Figure:
     """Left the test accuracy by block, right the loss by epoch, one colour for each group of runs."""
-    from matplotlib.lines import Line2D
-
     groups = group_runs(runs)
-    looks = list(zip(islice(cycle(PALETTE), len(groups)), _markers(len(groups)), strict=True))
-    columns = max(1, min(len(groups), LEGEND_WIDTH // (max(len(group.title) for group in groups) + 6)))
-    rows = -(-len(groups) // columns)
-    with canvas(9.0, 3.5 + 0.2 * rows) as figure:
+    looks = group_looks(len(groups))
+    with canvas(9.0, 3.5 + 0.2 * -(-len(groups) // _columns(groups))) as figure:
         left, right = figure.subplots(1, 2)
         last_block = max([1, *(len(group.block_accuracies()) for group in groups)]) - 1
         for group, (colour, marker) in zip(groups, looks, strict=True):
@@ -125,16 +114,36 @@ def comparison_figure(runs: Sequence[Run]) -> Figure:
         for axes in (left, right):
             if not axes.has_data():
                 say_nothing_yet(axes, NO_VALUES)
-        handles = [Line2D([], [], color=colour, marker=marker) for colour, marker in looks]
-        figure.legend(handles, [group.title for group in groups], loc="outside lower center", ncols=columns)
+        group_legend(figure, groups, looks)
     return figure
+
+
+def group_looks(count: int) -> list[tuple[str, str]]:
+    """A colour and a marker for each group."""
+    return list(zip(islice(cycle(PALETTE), count), _markers(count), strict=True))
+
+
+def group_legend(
+    figure: Figure, groups: Sequence[Group], looks: Sequence[tuple[str, str]], styles: Sequence[Any] = ()
+) -> None:
+    """The titles of the groups below the figure, beside their markers, or their line styles where there are some."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=colour, marker="" if styles else marker) for colour, marker in looks]
+    for handle, style in zip(handles, styles, strict=False):
+        handle.set_linestyle(style)
+    figure.legend(handles, [group.title for group in groups], loc="outside lower center", ncols=_columns(groups))
+
+
+def _columns(groups: Sequence[Group]) -> int:
+    return max(1, min(len(groups), LEGEND_WIDTH // (max(len(group.title) for group in groups) + 6)))
 
 
 def _by_block(axes: Axes, group: Group, colour: str, marker: str, last_block: int) -> None:
     """A line over the blocks; for a network trained as a whole its final accuracy: a point, and a thin line across."""
     blocks = {block: value for block, value in enumerate(group.block_accuracies()) if value is not None}
     if len(blocks) > 1:
-        _plot_spread(axes, blocks, colour, marker=marker)
+        plot_spread(axes, blocks, colour, marker=marker)
         return
     final = group.spread("final_test_accuracy")
     if final is not None:
@@ -147,13 +156,22 @@ def _losses(axes: Axes, group: Group, colour: str) -> None:
     for split, width in ((TRAIN, 0.8), (TEST, 2.2)):
         curve = group.curve(metric_name(split, LOSS))
         if curve:
-            _plot_spread(axes, curve, colour, linewidth=width, marker="o" if len(curve) == 1 else "")
+            plot_spread(axes, curve, colour, linewidth=width, marker="o" if len(curve) == 1 else "")
 
 
-def _plot_spread(axes: Axes, values: dict[int, Spread], colour: str, *, marker: str, linewidth: float = 1.8) -> None:
+def plot_spread(
+    axes: Axes,
+    values: dict[int, Spread],
+    colour: str,
+    *,
+    marker: str,
+    linewidth: float = 1.8,
+    linestyle: Any = "-",
+) -> None:
     """The mean over runs as a line, from the lowest to the highest run as a band."""
+    means = [value.mean for value in values.values()]
     x = list(values)
-    axes.plot(x, [value.mean for value in values.values()], color=colour, marker=marker, linewidth=linewidth)
+    axes.plot(x, means, color=colour, marker=marker, linewidth=linewidth, linestyle=linestyle)
     low, high = [value.low for value in values.values()], [value.high for value in values.values()]
     if low != high:
         axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)

@@ -33,7 +33,7 @@ class Group:
     """Runs that differ in nothing but the seed.
 
     Attributes:
-        label: the method and the settings in which groups differ.
+        label: the method and the settings in which groups differ, or what the user called them with ``--name``.
         settings: what the runs share, bookkeeping left out.
         runs: all of them.
     """
@@ -84,8 +84,17 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
         # Without its settings nobody can tell whether a run repeats another one.
         together.setdefault(repr(sorted(settings.items())) if run.config else f"alone: {run.folder}", []).append(run)
     groups = [Group("", _comparable(members[0]), tuple(members)) for members in together.values()]
+    if given := _given_names(groups):
+        return [replace(group, label=name) for group, name in zip(groups, given, strict=True)]
     names = differing([group.settings for group in groups])
     return _told_apart([replace(group, label=_label(group, names)) for group in groups], names)
+
+
+def _given_names(groups: Sequence[Group]) -> list[str]:
+    """What ``--name`` calls each group, if it tells all of them apart; else empty."""
+    names = [{printable(str(run.config.get("name") or "")) for run in group.runs} for group in groups]
+    found = [next(iter(name)) for name in names if len(name) == 1]
+    return found if len(groups) > 1 and len({*found} - {""}) == len(groups) else []
 
 
 def _told_apart(groups: Sequence[Group], names: Sequence[str]) -> list[Group]:

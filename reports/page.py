@@ -11,10 +11,11 @@ from string import Template
 from typing import Any, NamedTuple
 
 from consts import PLOT_DIR, RECONSTRUCTIONS
-from reports.canvas import GRID, INK, PALETTE, PAPER, render
+from reports.canvas import GRID, INK, PALETTE, PAPER
 from reports.columns import COLUMNS, progress, show_blocks, status
-from reports.figures import comparison_figure, run_pictures
+from reports.figures import run_pictures
 from reports.groups import Group, differing, group_runs
+from reports.overview import comparison_pictures
 from reports.runs import Run
 from reports.table import HEADER, group_cells
 from utils import write_text
@@ -23,6 +24,8 @@ CAPTIONS = {
     "loss": "Loss of the network: on the training images the mean over the epoch, on the others at its end.",
     "accuracy": "Accuracy of the network: on the training images the mean over the epoch, on the others at its end.",
     "blocks": "Test accuracy of the classifier on top of every block: by epoch, and after the last one.",
+    "ranking": "Test accuracy after the last epoch, best first: the mean over the runs of a group, and their range.",
+    "curves": "The network by epoch; bands reach from the lowest to the highest run of a group.",
     "comparison": "Runs with the same settings but the seed share a colour: the line is their mean, the band reaches "
     "from the lowest to the highest. A thin line across is a network without classifiers inside.",
 }
@@ -49,9 +52,7 @@ def write_page(runs: Sequence[Run], path: Path, title: str, pictures: Mapping[st
         pictures: SVG text of its figures by name, where they are drawn already.
     """
     if pictures is None:
-        pictures = (
-            run_pictures(runs[0]) if len(runs) == 1 else {"comparison": render(comparison_figure(runs), "svg").decode()}
-        )
+        pictures = run_pictures(runs[0]) if len(runs) == 1 else comparison_pictures(runs)
     figures = f'<div class="figures">{"".join(_figure(name, svg) for name, svg in pictures.items())}</div>\n'
     body = _one_run(runs[0], figures) if len(runs) == 1 else _several_runs(runs, figures)
     template = Template(_TEMPLATE.read_text(encoding="utf-8"))

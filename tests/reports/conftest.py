@@ -58,7 +58,9 @@ def summary_of(line: dict[str, Any], method: str, seed: int, num_blocks: int) ->
 def make_run(tmp_path: Path) -> MakeRun:
     """Write a run folder below ``tmp_path/runs`` and return it; other arguments are settings of the method."""
 
-    def make(name: str, method: str = "dgl", seed: int = 0, num_blocks: int = NUM_BLOCKS, **settings: Any) -> Path:
+    def make(
+        name: str, method: str = "dgl", seed: int = 0, num_blocks: int = NUM_BLOCKS, label: str = "", **settings: Any
+    ) -> Path:
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
         epochs = [epoch_line(epoch, seed, num_blocks, method != "bp") for epoch in range(1, NUM_EPOCHS + 1)]
@@ -70,7 +72,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             "method": {"method": method, **settings},
             "data": {"dataset": "digits", "data_dir": f"data{seed}"},
             "optim": {"epochs": NUM_EPOCHS, "learning_rate": 0.05, "seed": seed},
-            "run": {"device": f"cuda:{seed}", "name": name},
+            "run": {"device": f"cuda:{seed}", "name": label},
         }
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         return folder

@@ -69,7 +69,7 @@ def assert_self_contained(text: str, page: Page) -> None:
 def test_the_page_of_several_runs_names_them_all(study: Path, tmp_path: Path) -> None:
     text, page = page_of(study, tmp_path, "A & B")
     assert_self_contained(text, page)
-    assert page.count("svg") == 1 and page.count("script") == 1
+    assert page.count("svg") == 3 and page.count("script") == 1
     assert {"bp_a", "dgl_a", "dgl_b", "dgl, 2 runs", "A & B", "81.00 ±0.71"} <= set(page.words)
     assert "learning_rate" in text[text.index("Settings that all share") :]
     assert "<?xml" not in text and text.count("<!DOCTYPE") == 1
@@ -88,7 +88,7 @@ def test_the_page_of_one_run_has_its_figures_summary_and_settings(make_run: Make
 def test_nothing_from_a_run_becomes_markup(make_run: MakeRun, tmp_path: Path, num_runs: int) -> None:
     for index in range(num_runs):
         name = HOSTILE.replace("/", "|") + str(index)
-        folder = make_run(name, HOSTILE, note=HOSTILE * (index + 1), **{HOSTILE: HOSTILE})
+        folder = make_run(name, HOSTILE, label=name, note=HOSTILE * (index + 1), **{HOSTILE: HOSTILE})
         (folder / "summary.json").write_text(f"{{{HOSTILE}")
     _, page = page_of(folder.parent, tmp_path, HOSTILE)
     assert page.count("script") == 1 and page.count("img") == 0 and not page.open
@@ -143,12 +143,14 @@ def test_refresh_shows_a_run_that_has_just_begun(make_run: MakeRun) -> None:
         reports.refresh(folder / "missing")
 
 
-def test_report_writes_four_files_and_returns_the_table(study: Path, tmp_path: Path) -> None:
+def test_report_writes_its_files_and_returns_the_table(study: Path, tmp_path: Path) -> None:
     out = tmp_path / "made" / "here"
     text = reports.report([study], out)
     assert sorted(path.name for path in out.iterdir()) == [
         "comparison.png",
         "comparison.svg",
+        "curves.svg",
+        "ranking.svg",
         "report.html",
         "runs.csv",
     ]
