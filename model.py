@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from consts import NETWORKS, POOL
 from schemas import ModelArgs
@@ -57,6 +59,29 @@ def mlp(num_features: int, num_classes: int, n_hidden_layers: int, hidden_dim: i
     return nn.Sequential(*layers, nn.Linear(num_features, num_classes))
 
 
+class Dropout(nn.Module):
+    """Dropout whose mask depends on a key alone, where it has one.
+
+    torch's own draws from the one generator of the process, whose state depends on what other blocks have drawn.
+
+    Attributes:
+        key: below 2^63, set before every training step; None for torch's generator.
+    """
+
+    def __init__(self, prob: float) -> None:
+        super().__init__()
+        self.prob = prob
+        self.key: int | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Set values to zero with probability ``prob`` and scale the others by ``1 / (1 - prob)``; only in training."""
+        if not self.training or self.key is None:
+            return F.dropout(x, self.prob, self.training)
+        generator = torch.Generator(x.device).manual_seed(self.key)
+        drawn = torch.rand(x.shape, generator=generator, device=x.device)
+        return x.masked_fill(drawn < self.prob, 0) / (1 - self.prob)
+
+
 class Block(nn.Module):
     """Conv-BN-ReLU(-Dropout)(-MaxPool): the unit that is trained on its own. Without ``channels`` only its pool.
 
@@ -76,7 +101,7 @@ class Block(nn.Module):
                 in_shape.channels, channels, kernel_size, padding=kernel_size // 2, padding_mode=args.padding_mode
             )
             self.features = nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
-        self.dropout = nn.Dropout(args.dropout_prob) if channels and args.dropout_prob > 0 else nn.Identity()
+        self.dropout = Dropout(args.dropout_prob) if channels and args.dropout_prob > 0 else nn.Identity()
         self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
         self.features_shape = Shape(channels or in_shape.channels, in_shape.height, in_shape.width)
         self.out_shape = self.features_shape.halved() if pool else self.features_shape
@@ -111,6 +136,12 @@ class Backbone(nn.Module):
     def num_blocks(self) -> int:
         """Number of blocks, the classifier not counted."""
         return len(self.blocks)
+
+    def key_dropout(self, index: int, key: int) -> None:
+        """Give the dropout of block ``index`` its key for the step that follows."""
+        dropout = self.block(index).dropout
+        if isinstance(dropout, Dropout):
+            dropout.key = key
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Logits of shape (B, num_classes)."""

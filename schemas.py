@@ -205,7 +205,20 @@ SECTIONS: dict[str, type[Section]] = {
 
 # What may differ between a run and its continuation: where things are shown or computed, not what is learned.
 HARMLESS = frozenset(
-    {"device", "path", "name", "data_dir", "download", "wandb", "log_interval", "progress_bar", "resume"}
+    {
+        "layer_parallel",
+        "num_stages",
+        "stages",
+        "device",
+        "path",
+        "name",
+        "data_dir",
+        "download",
+        "wandb",
+        "log_interval",
+        "progress_bar",
+        "resume",
+    }
 )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,6 +17,7 @@ from loguru import logger
 from torch import nn
 
 from consts import ACCURACY, LOSS, RECONSTRUCTIONS, TEST, TRAIN, VAL, block_name, metric_name
+from datamodules.base import Batch
 from datamodules.feed import Feed
 from diagnostics.reconstructions import reconstruction_grids
 from engine import checkpoint
@@ -25,10 +26,12 @@ from engine.devices import autocast
 from engine.evaluation import evaluate
 from engine.meter import Meter, Totals
 from engine.optimizers import build_optimizer
+from engine.pipeline import Pipeline
 from engine.run_log import RunLog
 from engine.schedule import factor
 from engine.signals import StopRequest
 from methods._base import Method
+from methods._local import LocalMethod
 from schemas import Args
 from utils import Interrupted, UserError, duration
 
@@ -73,6 +76,13 @@ class TrainingModule(pl.LightningModule):
         self.best: dict[str, Any] = {"epoch": 0, "chosen": -1.0, "test": None}
         self.interval, self.epoch_totals = Meter(), Totals()
         self.progress: Progress | None = None
+        self.pipeline: Pipeline | None = None
+
+    def parallelise(self, stages: Sequence[range]) -> None:
+        """Train the blocks of each of ``stages`` in a thread of its own from here on."""
+        assert isinstance(self.method, LocalMethod)
+        precision = self.args.run.precision
+        self.pipeline = Pipeline(self.method, stages, self.optimizer, precision, self._seed_block, self._update)
 
     @property
     def epoch(self) -> int:
@@ -97,11 +107,10 @@ class TrainingModule(pl.LightningModule):
         """Take every step of ``chunk``, then read the meter once and write one line."""
         begin = time.perf_counter()
         before = self.interval.read().num_images
-        for step in chunk:
-            self._take_step(step)
-            if self.stop.exit_code is not None and step != chunk[-1]:
-                self._note_time(begin)
-                self._save_and_leave()
+        self._take_steps(chunk)
+        if self.step <= chunk[-1]:
+            self._note_time(begin)
+            self._save_and_leave()
         totals = self.interval.read()  # waits for the device, so that the time is that of finished work
         seconds = self._note_time(begin)
         self.interval = Meter()
@@ -112,6 +121,20 @@ class TrainingModule(pl.LightningModule):
         self.run_log.write("step", self._position(chunk[-1] // self.steps_per_epoch) | values | totals.means(TRAIN))
         if self.step % self.steps_per_epoch:  # the end of an epoch has its own place to stop
             self._save_and_leave()
+
+    def _take_steps(self, chunk: range) -> None:
+        """Take the steps of ``chunk``, or those up to a signal."""
+        if self.pipeline is not None:
+            before = self.interval.read()
+            self.interval = Meter(self.pipeline.run(chunk, self._batch_unless_stopped, before, self._advance))
+            return
+        for step in chunk:
+            self._take_step(step)
+            if self.stop.exit_code is not None:
+                return
+
+    def _batch_unless_stopped(self, step: int) -> Batch | None:
+        return self._batch(step) if self.stop.exit_code is None else None
 
     def _save_and_leave(self) -> None:
         """Do what a signal asked for, if one did.
@@ -124,21 +147,37 @@ class TrainingModule(pl.LightningModule):
             raise Interrupted(self.stop.exit_code)
 
     def _take_step(self, step: int) -> None:
-        optim = self.args.optim
-        torch.manual_seed(_mix(optim.seed, step))  # dropout's masks depend on the step, not on the history
-        batch = self.feeds[TRAIN].batch(step // self.steps_per_epoch, step % self.steps_per_epoch)
+        batch = self._batch(step)
+        for index in range(self.method.backbone.num_blocks):
+            self._seed_block(index, step)
         with autocast(batch.x_BCHW.device, self.args.run.precision):
             output = self.method.fill_grads(batch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate(step)
-            if optim.gradient_clip > 0:
-                nn.utils.clip_grad_norm_(group["params"], optim.gradient_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._update(self.optimizer, step)
         self.interval.add(output, batch.y_B)
+        self._advance(step)
+
+    def _batch(self, step: int) -> Batch:
+        """The batch of a step; what is drawn for it as a whole depends on the step, not on the history."""
+        torch.manual_seed(_mix(self.args.optim.seed, step))
+        return self.feeds[TRAIN].batch(step // self.steps_per_epoch, step % self.steps_per_epoch)
+
+    def _seed_block(self, index: int, step: int) -> None:
+        self.method.backbone.key_dropout(index, _mix(_mix(self.args.optim.seed, step), index))
+
+    def _update(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Step the blocks whose groups ``optimizer`` has."""
+        for group in optimizer.param_groups:
+            group["lr"] = self._learning_rate(step)
+            if self.args.optim.gradient_clip > 0:
+                nn.utils.clip_grad_norm_(group["params"], self.args.optim.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def _advance(self, step: int) -> None:
+        """Step ``step`` is done."""
         self.step = step + 1
         assert self.progress is not None
-        self.progress.advance(f"epoch {step // self.steps_per_epoch + 1}/{optim.epochs}")
+        self.progress.advance(f"epoch {step // self.steps_per_epoch + 1}/{self.args.optim.epochs}")
 
     def _learning_rate(self, step: int) -> float:
         return self.args.optim.learning_rate * factor(self.args.optim, step, self.num_steps)

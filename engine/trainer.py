@@ -22,6 +22,7 @@ from engine import checkpoint
 from engine.console import last_words, log_to_file
 from engine.devices import choose_precision, compile_blocks, set_determinism
 from engine.module import Chunks, TrainingModule
+from engine.partition import choose_stages
 from engine.provenance import environment
 from engine.run_folder import RunFolder
 from engine.run_log import RunLog
@@ -78,12 +79,15 @@ def run(job: Job) -> dict[str, Any]:
     feeds = make_feeds(job.args, job.splits, job.device)
     state = checkpoint.load(RunFolder(job.resume).checkpoints / checkpoint.LAST) if job.resume else None
     args = _settle(job.args, method, feeds[TRAIN], job.device, state)
+    stages = choose_stages(args.run, method, feeds[TRAIN].batch(0, 0))
     if args.run.compile:
         compile_blocks(method, job.device)
     with StopRequest() as stop:  # from here on there is a run folder, and a signal must not leave it as it is
         module = TrainingModule(args, method, feeds, _open_log(job, args, state), stop)
         if state is not None:
             module.restore(state)
+        if stages:  # after it, since loading a state gives the optimiser new groups
+            module.parallelise(stages)
         _introduce(module, job.device, resuming=state is not None)
         return _fit(module, job.device)
 
@@ -154,6 +158,9 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
     finally:
         if module.progress is not None:
             module.progress.close()
+        if module.pipeline is not None:
+            logger.info(f"Stages worked {module.pipeline.balance:.0%} of the busiest one's time")
+            module.pipeline.close()
         summary = _summarise(module, status)
         folder.update_summary(**summary)
         module.run_log.draw(now=True)

@@ -26,10 +26,9 @@ class Hidden(NamedTuple):
     out_BCHW: Tensor
 
 
-class BlockOutput(NamedTuple):
-    """What training a block on one batch leaves behind, without a graph; ``parts`` are those of its loss, if any."""
+class BlockResult(NamedTuple):
+    """What training a block on one batch gave, without a graph; ``parts`` are those of its loss, if any."""
 
-    out_BCHW: Tensor
     loss: Tensor
     logits_BN: Tensor | None
     parts: Mapping[str, Tensor]
@@ -97,14 +96,14 @@ class LocalMethod(Method):
         """The batch that the blocks see, the same for all; a self-supervised task may add images without labels."""
         return batch if self.ssl is None else self.ssl.prepare(batch)
 
-    def fill_block_grads(self, index: int, x_BCHW: Tensor, batch: Batch) -> BlockOutput:
-        """Train one block on its detached input and a prepared batch; all that a layer-parallel stage needs to call."""
+    def fill_block_grads(self, index: int, x_BCHW: Tensor, batch: Batch) -> tuple[Tensor, BlockResult]:
+        """Train one block on its detached input and a prepared batch, and return its output from before the update."""
         hidden = self.run_block(index, x_BCHW)
         loss, logits_BN, parts = self._losses(index, hidden, batch)
         out_BCHW = hidden.out_BCHW.detach()
         del hidden  # autograd frees what it has used as it goes down; nobody else may hold on to the largest map
         loss.backward()
-        return BlockOutput(out_BCHW, loss.detach(), None if logits_BN is None else logits_BN.detach(), parts)
+        return out_BCHW, BlockResult(loss.detach(), None if logits_BN is None else logits_BN.detach(), parts)
 
     def _losses(self, index: int, hidden: Hidden, batch: Batch) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """The weighted sum of a block's losses, its logits, and the losses by name where there are several kinds."""
@@ -132,15 +131,18 @@ class LocalMethod(Method):
         """Train every block on one batch, each graph freed before the next is built."""
         batch = self.prepare(batch)
         h_BCHW = self.run_frozen(batch.x_BCHW)
-        logits: list[Tensor | None] = [None] * self.first_trainable
-        losses: list[Tensor | None] = [None] * self.first_trainable
-        metrics: dict[str, Tensor] = {}
+        done: dict[int, BlockResult] = {}
         for index in range(self.first_trainable, self.backbone.num_blocks):
-            h_BCHW, loss, logits_BN, parts = self.fill_block_grads(index, h_BCHW, batch)
-            logits.append(logits_BN)
-            losses.append(loss)
-            metrics |= {f"{block_name(index)}/{name}": value for name, value in parts.items()}
-        return StepOutput(logits, losses, metrics)
+            h_BCHW, done[index] = self.fill_block_grads(index, h_BCHW, batch)
+        return self.step_output(done)
+
+    def step_output(self, done: Mapping[int, BlockResult]) -> StepOutput:
+        """What the blocks in ``done`` gave, as one output; None for the others."""
+        blocks = range(self.backbone.num_blocks)
+        logits = [done[index].logits_BN if index in done else None for index in blocks]
+        losses = [done[index].loss if index in done else None for index in blocks]
+        parts = {f"{block_name(index)}/{name}": value for index in done for name, value in done[index].parts.items()}
+        return StepOutput(logits, losses, parts)
 
     def exit_logits(self, index: int, hidden: Hidden) -> Tensor | None:
         """Logits of the supervised block ``index``; a method whose heads do not all classify overrides it."""

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from consts import DATASETS
 from sections.fields import TRUE_WORDS, Section, setting
 
+PARALLEL = {"layer_parallel": ("threads",)}
 _ON_DISK = tuple(name for name, facts in DATASETS.items() if facts.on_disk)
 _DOWNLOADABLE = tuple(name for name, facts in DATASETS.items() if facts.downloadable)
 
@@ -110,6 +111,13 @@ class RunArgs(Section):
     )
     precision: Literal["auto", "fp32", "bf16"] = setting(
         "auto", "arithmetic of the blocks; auto times both for a moment"
+    )
+    layer_parallel: Literal["off", "threads"] = setting(
+        "off", "train stages of blocks at the same time, with the bits of one after the other (local methods, CPU)"
+    )
+    num_stages: int = setting(2, "stages, cut where measured times are most even", ge=1, needs=PARALLEL)
+    stages: Annotated[str, Field(pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$")] | None = setting(
+        None, "blocks of every stage, as 0-2,3-7", shown="measured", needs=PARALLEL
     )
     compile: bool = setting(False, "compile every block with torch.compile (minutes at the start)")
     path: str = setting("experiments", "folder of the run folders", min_length=1)

@@ -135,7 +135,7 @@ def test_the_output_handed_on_is_from_before_the_update() -> None:
             batch = make_batch()
             h_BCHW, groups = batch.x_BCHW, optimizer.param_groups
             for index in range(3):
-                h_BCHW = method.fill_block_grads(index, h_BCHW, batch).out_BCHW
+                h_BCHW, _ = method.fill_block_grads(index, h_BCHW, batch)
                 optimizer.param_groups = [groups[index]]
                 optimizer.step()
                 optimizer.zero_grad()
