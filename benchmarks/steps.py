@@ -56,14 +56,19 @@ VARIANTS: dict[str, tuple[str, dict[str, object], Callable[[Method, Batch], Tens
 }
 
 
-def build_step(variant: str, model: str, batch_size: int, precision: str) -> tuple[Step, int]:
-    """A step of ``variant``, gradients and SGD update, and the number of parameters in its heads."""
-    name, settings, fill = VARIANTS[variant]
+def build_method(name: str, settings: dict[str, object], model: str) -> Method:
+    """A method on ``model`` for images of 32x32 in ten classes, always with the same weights."""
     args = build_args({"method": name, "model": model, **settings})
     spec = DataSpec("random", 3, 32, 32, tuple("0123456789"), (0.5,) * 3, (0.5,) * 3)
     torch.manual_seed(0)
     method = methods.load(name)(args.method, build_backbone(args.model, spec), spec)
-    method.to(memory_format=torch.channels_last)
+    return method.to(memory_format=torch.channels_last)
+
+
+def build_step(variant: str, model: str, batch_size: int, precision: str) -> tuple[Step, int]:
+    """A step of ``variant``, gradients and SGD update, and the number of parameters in its heads."""
+    name, settings, fill = VARIANTS[variant]
+    method = build_method(name, settings, model)
     optimizer = torch.optim.SGD(method.param_groups(), lr=0.01, momentum=0.9, fused=True)
     x_BCHW = torch.randn(batch_size, 3, 32, 32).to(memory_format=torch.channels_last)
     y_B = torch.randint(10, (batch_size,))
