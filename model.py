@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -83,7 +84,7 @@ class Dropout(nn.Module):
 
 
 class Block(nn.Module):
-    """Conv-BN-ReLU(-Dropout)(-MaxPool): the unit that is trained on its own. Without ``channels`` only its pool.
+    """The unit that is trained on its own: features, then dropout, then a pool.
 
     Attributes:
         features: all of it but dropout and pool.
@@ -93,22 +94,36 @@ class Block(nn.Module):
         out_shape: shape behind it.
     """
 
-    def __init__(self, in_shape: Shape, channels: int | None, kernel_size: int, pool: bool, args: ModelArgs) -> None:
+    def __init__(self, features: nn.Module, features_shape: Shape, dropout: nn.Module, pool: nn.Module) -> None:
         super().__init__()
-        self.features: nn.Module = nn.Identity()
-        if channels is not None:
-            convolution = nn.Conv2d(
-                in_shape.channels, channels, kernel_size, padding=kernel_size // 2, padding_mode=args.padding_mode
-            )
-            self.features = nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
-        self.dropout = Dropout(args.dropout_prob) if channels and args.dropout_prob > 0 else nn.Identity()
-        self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
-        self.features_shape = Shape(channels or in_shape.channels, in_shape.height, in_shape.width)
-        self.out_shape = self.features_shape.halved() if pool else self.features_shape
+        self.features, self.dropout, self.pool = features, dropout, pool
+        self.features_shape = features_shape
+        self.out_shape = features_shape if isinstance(pool, nn.Identity) else features_shape.halved()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map (B, *in_shape) to (B, *out_shape)."""
         return self.pool(self.dropout(self.features(x_BCHW)))
+
+
+def convolutional_block(in_shape: Shape, channels: int | None, kernel_size: int, pool: bool, args: ModelArgs) -> Block:
+    """Conv-BN-ReLU(-Dropout)(-MaxPool). Without ``channels`` only its pool."""
+    features: nn.Module = nn.Identity()
+    if channels is not None:
+        convolution = nn.Conv2d(
+            in_shape.channels, channels, kernel_size, padding=kernel_size // 2, padding_mode=args.padding_mode
+        )
+        features = nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+    dropout = Dropout(args.dropout_prob) if channels and args.dropout_prob > 0 else nn.Identity()
+    shape = Shape(channels or in_shape.channels, in_shape.height, in_shape.width)
+    return Block(features, shape, dropout, nn.MaxPool2d(2) if pool else nn.Identity())
+
+
+def merged(blocks: Sequence[Block]) -> Block:
+    """One block that computes what ``blocks`` compute in turn; dropout and pool of the last stay its own."""
+    if len(blocks) == 1:
+        return blocks[0]
+    last = blocks[-1]
+    return Block(nn.Sequential(*blocks[:-1], last.features), last.features_shape, last.dropout, last.pool)
 
 
 class Backbone(nn.Module):
@@ -120,7 +135,7 @@ class Backbone(nn.Module):
         out_shapes: output shape of every block.
     """
 
-    def __init__(self, blocks: list[Block], classifier: nn.Module) -> None:
+    def __init__(self, blocks: Sequence[Block], classifier: nn.Module) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.classifier = classifier
@@ -138,10 +153,9 @@ class Backbone(nn.Module):
         return len(self.blocks)
 
     def key_dropout(self, index: int, key: int) -> None:
-        """Give the dropout of block ``index`` its key for the step that follows."""
-        dropout = self.block(index).dropout
-        if isinstance(dropout, Dropout):
-            dropout.key = key
+        """Give every dropout of block ``index`` a key for the step that follows, made from this one."""
+        for place, part in enumerate(part for part in self.block(index).modules() if isinstance(part, Dropout)):
+            part.key = (key + place) % 2**63
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Logits of shape (B, num_classes)."""
@@ -170,7 +184,7 @@ def build_backbone(args: ModelArgs, spec: InputSpec, num_skipped_blocks: int = 0
     for entry, following in zip(layout.channels, (*layout.channels[1:], None), strict=True):
         if isinstance(entry, int):
             channels = None if len(blocks) < num_skipped_blocks else entry
-            blocks.append(Block(shape, channels, layout.kernel_size, pool=following == POOL, args=args))
+            blocks.append(convolutional_block(shape, channels, layout.kernel_size, pool=following == POOL, args=args))
             shape = blocks[-1].out_shape
     assert args.mlp_n_hidden_layers is not None and args.mlp_hidden_dim is not None  # resolved by the schema
     classifier = mlp(shape.num_features, spec.num_classes, args.mlp_n_hidden_layers, args.mlp_hidden_dim)

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from pydantic import SerializeAsAny, model_validator
+from pydantic import SerializeAsAny, field_validator, model_validator
 
 from consts import NETWORKS
-from sections.fields import POSITIVE, TRUE_WORDS, Below, Other, Section, setting
+from sections.fields import POSITIVE, TRUE_WORDS, Below, Other, Section, list_from_text, setting
 from sections.run import DataArgs, OptimArgs, RunArgs
 
 DEFAULT_METHOD = "bp"
@@ -55,7 +55,39 @@ class MethodArgs(Section):
     )
 
 
-class SslArgs(MethodArgs):
+class ModuleArgs(MethodArgs):
+    """Modules of local methods."""
+
+    num_modules: int | None = setting(
+        None, "join the blocks to this many modules, each trained as one (1: back-propagation)", ge=1,
+        shown="one for every block",
+    )  # fmt: skip
+    split: Literal["equal", "flops", "memory"] = setting(
+        "equal", "what they share equally: blocks, operations or activations", needs={"num_modules": POSITIVE}
+    )
+    module_ends: tuple[int, ...] = setting(
+        (),
+        "instead, the last block of every module, as 2,5,8 (that of the network may be left out)",
+        shown="every block",
+    )
+    overlap: int = setting(0, "modules below its own that a module's loss trains as well", unit="modules", ge=0)
+
+    @field_validator("module_ends", mode="before")
+    @classmethod
+    def _list_from_text(cls, value: Any) -> Any:
+        return list_from_text(value)
+
+    @model_validator(mode="after")
+    def _one_division(self) -> ModuleArgs:
+        ends = self.module_ends
+        if ends and self.num_modules is not None:
+            raise ValueError("--module_ends and --num_modules exclude each other; give one")
+        if list(ends) != sorted(set(ends)) or (ends and ends[0] < 0):
+            raise ValueError(f"--module_ends {','.join(map(str, ends))}: needs ascending numbers of blocks, from 0")
+        return self
+
+
+class SslArgs(ModuleArgs):
     """Self-supervised task of local methods."""
 
     ssl: bool = setting(False, "give every block but the last a self-supervised loss beside its own")
@@ -161,8 +193,9 @@ class DglArgs(LocalArgs):
 
     @model_validator(mode="after")
     def _one_signal(self) -> DglArgs:
-        if self.is_direct_global and self.ssl:
-            raise ValueError("--is_direct_global and --ssl exclude each other; give one")
+        for flag in ("ssl", "overlap"):
+            if self.is_direct_global and getattr(self, flag):
+                raise ValueError(f"--is_direct_global and --{flag} exclude each other; give one")
         return self
 
 
@@ -251,6 +284,25 @@ class Args(Section):
                 f"--first_trainable_block {first}: {self.model.model} has {count} blocks, "
                 f"so it must lie in {-count} to {count - 1}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _modules_exist(self) -> Args:
+        method, count = self.method, NETWORKS[self.model.model].num_blocks
+        if not isinstance(method, ModuleArgs):
+            return self
+        first = method.first_trainable_block % count
+        trained = f"{self.model.model} has {count} blocks" + (f", {first} of them frozen" if first else "")
+        if method.num_modules is not None and method.num_modules > count - first:
+            raise ValueError(f"--num_modules {method.num_modules}: {trained}, so it can be at most {count - first}")
+        ends = {*method.module_ends, count - 1}
+        if min(ends) < first or max(ends) >= count:
+            words = ",".join(map(str, method.module_ends))
+            raise ValueError(f"--module_ends {words}: {trained}, so they must lie in {first} to {count - 1}")
+        num_modules = method.num_modules or (len(ends) if method.module_ends else count - first)
+        if method.overlap >= num_modules:
+            there = f"there are {num_modules} modules" if num_modules > 1 else "there is one module"
+            raise ValueError(f"--overlap {method.overlap}: {there}, so it can be at most {num_modules - 1}")
         return self
 
     @property

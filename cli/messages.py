@@ -44,7 +44,8 @@ def allowed(field: FieldInfo) -> str:
     if is_boolean(field):
         return "true or false"
     if is_list(field):
-        return "ascending fractions between 0 and 1, as 0.5,0.75"
+        whole = int in get_args(field.annotation)
+        return "ascending whole numbers, as 2,5,8" if whole else "ascending fractions between 0 and 1, as 0.5,0.75"
     kinds = {field.annotation, *get_args(field.annotation)}
     kind = "a whole number" if int in kinds else "a number" if float in kinds else field.description or "text"
     return ", ".join(part for part in (kind, range_text(field)) if part)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from cli.messages import allowed  # noqa: E402
-from schemas import LocalArgs, MethodArgs, SslArgs, method_sections  # noqa: E402
+from schemas import LocalArgs, MethodArgs, ModuleArgs, SslArgs, method_sections  # noqa: E402
 from sections.fields import extra  # noqa: E402
 
 PAGE = ROOT / "docs" / "methods.md"
@@ -45,18 +45,25 @@ def section(title: str, file: str, settings: type[MethodArgs], names: Iterable[s
     return "\n".join(lines)
 
 
+def own(settings: type[MethodArgs]) -> list[str]:
+    """The names that a section adds to those that it inherits."""
+    return [name for name in settings.__annotations__ if name in settings.model_fields]
+
+
 def page() -> str:
     """The whole file."""
     shared = ", ".join(f"`--{name}`" for name in MethodArgs.model_fields)
-    coarse = ["coarse_labels_first"]
-    ssl = [name for name in SslArgs.model_fields if name not in MethodArgs.model_fields]
-    elsewhere = {*MethodArgs.model_fields, *coarse, *ssl}
+    options = {
+        "--num_modules": ("_modules", own(ModuleArgs)),
+        "--ssl": ("_ssl", own(SslArgs)),
+        "--coarse_labels_first": ("_coarse", ["coarse_labels_first"]),
+    }
+    elsewhere = {*MethodArgs.model_fields, *(name for _, names in options.values() for name in names)}
     parts = [
         section(name, name, settings, [key for key in settings.model_fields if key not in elsewhere])
         for name, settings in sorted(method_sections().items())
     ]
-    parts.append(section("--ssl", "_ssl", LocalArgs, ssl))
-    parts.append(section("--coarse_labels_first", "_coarse", LocalArgs, coarse))
+    parts += [section(title, file, LocalArgs, names) for title, (file, names) in options.items()]
     local = ", ".join(sorted(name for name, settings in method_sections().items() if issubclass(settings, LocalArgs)))
     return "\n\n".join([START.format(shared=shared, local=local).rstrip(), *parts]) + "\n"
 

@@ -162,7 +162,8 @@ class TrainingModule(pl.LightningModule):
         return self.feeds[TRAIN].batch(step // self.steps_per_epoch, step % self.steps_per_epoch)
 
     def _seed_block(self, index: int, step: int) -> None:
-        self.method.backbone.key_dropout(index, _mix(_mix(self.args.optim.seed, step), index))
+        key = _mix(_mix(self.args.optim.seed, step), index * 2**16)  # a block that was joined of many has many keys
+        self.method.backbone.key_dropout(index, key)
 
     def _update(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Step the blocks whose groups ``optimizer`` has."""

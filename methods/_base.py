@@ -57,11 +57,15 @@ class Method(nn.Module, ABC):
     def __init__(self, args: MethodArgs, backbone: Backbone, spec: DataSpec) -> None:
         super().__init__()
         self.args = args
-        self.backbone = backbone
         self.first_trainable = args.first_trainable_block % backbone.num_blocks
-        for block in backbone.blocks[: self.first_trainable]:
+        self.backbone = self.arrange(backbone, spec)
+        for block in self.backbone.blocks[: self.first_trainable]:
             block.requires_grad_(False)
         self.train()
+
+    def arrange(self, backbone: Backbone, spec: DataSpec) -> Backbone:
+        """The network as the method sees it; a family that trains several blocks as one overrides it."""
+        return backbone
 
     @property
     def traits(self) -> Traits:

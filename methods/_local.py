@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from consts import PRED_LOSS, SSL_LOSS, block_name
 from datamodules.base import Batch, DataSpec
-from methods._base import Method, StepOutput
+from methods._base import Method, StepOutput, Traits
 from methods._coarse import CoarseLabels
+from methods._modules import Overlap, join
 from methods._ssl import SSL_TASKS
 from model import Backbone
 from objectives.classification import cross_entropy
@@ -46,6 +47,7 @@ class LocalMethod(Method):
 
     def __init__(self, args: LocalArgs, backbone: Backbone, spec: DataSpec) -> None:
         super().__init__(args, backbone, spec)
+        backbone = self.backbone  # its blocks may be modules now
         inner = range(self.first_trainable, self.last)
         self.num_classes = spec.num_classes
         self.coarse = CoarseLabels(spec, backbone.num_blocks) if args.coarse_labels_first else None
@@ -53,6 +55,15 @@ class LocalMethod(Method):
         # After the heads, so that these draw the same weights with and without the task.
         active = args.ssl and args.ssl_loss_weight > 0
         self.ssl = SSL_TASKS[args.ssl_task](args, backbone, spec, inner) if active else None
+
+    def arrange(self, backbone: Backbone, spec: DataSpec) -> Backbone:
+        """Blocks joined to modules (``--num_modules``, ``--module_ends``); all that follows calls these blocks."""
+        return join(self.args, backbone, self.first_trainable, spec)
+
+    @property
+    def traits(self) -> Traits:
+        """With ``--overlap`` a block also learns from the losses above it."""
+        return self.TRAITS if not self.args.overlap else Traits("neighbour" if self.args.overlap == 1 else "none")
 
     @abstractmethod
     def build_heads(self, index: int, spec: DataSpec) -> nn.Module:
@@ -96,13 +107,23 @@ class LocalMethod(Method):
         """The batch that the blocks see, the same for all; a self-supervised task may add images without labels."""
         return batch if self.ssl is None else self.ssl.prepare(batch)
 
-    def fill_block_grads(self, index: int, x_BCHW: Tensor, batch: Batch) -> tuple[Tensor, BlockResult]:
-        """Train one block on its detached input and a prepared batch, and return its output from before the update."""
+    def fill_block_grads(
+        self, index: int, x_BCHW: Tensor, batch: Batch, below: Overlap | None = None
+    ) -> tuple[Tensor, BlockResult]:
+        """Train one block on its detached input and a prepared batch, and return its output from before the update.
+
+        With an overlap the loss also trains what ``below`` holds, and the block's own graph is added to it.
+        """
+        if below is not None:
+            x_BCHW = below.enter(x_BCHW)
         hidden = self.run_block(index, x_BCHW)
         loss, logits_BN, parts = self._losses(index, hidden, batch)
         out_BCHW = hidden.out_BCHW.detach()
-        del hidden  # autograd frees what it has used as it goes down; nobody else may hold on to the largest map
-        loss.backward()
+        if below is None:
+            del hidden  # autograd frees what it has used as it goes down; nobody else may hold on to the largest map
+            loss.backward()
+        else:
+            below.backward(loss, x_BCHW, hidden.out_BCHW)
         return out_BCHW, BlockResult(loss.detach(), None if logits_BN is None else logits_BN.detach(), parts)
 
     def _losses(self, index: int, hidden: Hidden, batch: Batch) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
@@ -131,9 +152,10 @@ class LocalMethod(Method):
         """Train every block on one batch, each graph freed before the next is built."""
         batch = self.prepare(batch)
         h_BCHW = self.run_frozen(batch.x_BCHW)
+        below = Overlap(self.args.overlap) if self.args.overlap else None
         done: dict[int, BlockResult] = {}
         for index in range(self.first_trainable, self.backbone.num_blocks):
-            h_BCHW, done[index] = self.fill_block_grads(index, h_BCHW, batch)
+            h_BCHW, done[index] = self.fill_block_grads(index, h_BCHW, batch, below)
         return self.step_output(done)
 
     def step_output(self, done: Mapping[int, BlockResult]) -> StepOutput:

@@ -44,7 +44,7 @@ class DecoupledGreedyLearning(LocalMethod):
     @property
     def traits(self) -> Traits:
         """The direct global gradient is broadcast from the top."""
-        return Traits(isolation="broadcast") if self.args.is_direct_global else self.TRAITS
+        return Traits(isolation="broadcast") if self.args.is_direct_global else super().traits
 
     def build_heads(self, index: int, spec: DataSpec) -> nn.Module:
         """One classifier of the kind that ``--pred_aux_type`` names."""

@@ -77,8 +77,8 @@ class PredSim(LocalMethod):
 
     def __init__(self, args: PredsimArgs, backbone: Backbone, spec: DataSpec) -> None:
         super().__init__(args, backbone, spec)  # its heads draw their weights first, so they start as those of dgl
-        trained = range(self.first_trainable, backbone.num_blocks) if args.sim_loss_weight > 0 else ()
-        matched = {i: backbone.block(i).features_shape for i in trained if self.is_supervised(i)}
+        trained = range(self.first_trainable, self.backbone.num_blocks) if args.sim_loss_weight > 0 else ()
+        matched = {i: self.backbone.block(i).features_shape for i in trained if self.is_supervised(i)}
         self.similarity_heads = nn.ModuleDict(
             {block_name(i): similarity_convolution(shape) for i, shape in matched.items()}
         )

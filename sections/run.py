@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from consts import DATASETS
-from sections.fields import TRUE_WORDS, Section, setting
+from sections.fields import TRUE_WORDS, Section, list_from_text, setting
 
 PARALLEL = {"layer_parallel": ("threads",)}
 _ON_DISK = tuple(name for name, facts in DATASETS.items() if facts.on_disk)
@@ -84,8 +84,7 @@ class OptimArgs(Section):
     @field_validator("lr_milestones", mode="before")
     @classmethod
     def _list_from_text(cls, value: Any) -> Any:
-        """``0.5,0.75``, ``[0.5, 0.75]`` and ``(0.5, 0.75)`` as a sweep agent writes them."""
-        return value.strip("[]() ").replace(",", " ").split() if isinstance(value, str) else value
+        return list_from_text(value)
 
     @field_validator("lr_milestones")
     @classmethod

@@ -10,7 +10,7 @@ import methods
 from consts import NETWORKS
 from datamodules.base import Batch, DataSpec
 from methods._base import Method
-from model import Backbone, Block, Shape, build_backbone, mlp
+from model import Backbone, Shape, build_backbone, convolutional_block, mlp
 from schemas import ModelArgs, build_args
 
 CLASSES = tuple("abcde")
@@ -24,6 +24,9 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {name: (name, {}) for name in 
     "dgl ssl rotate": ("dgl", {"ssl": True, "ssl_task": "rotate"}),
     "predsim local classifier": ("predsim", {"local_classifier": True}),
     "predsim ssl": ("predsim", {"ssl": True, "upsample": True}),
+    "dgl overlap": ("dgl", {"overlap": 1}),
+    "dgl ssl overlap": ("dgl", {"overlap": 1, "ssl": True, "ssl_task": "rotate"}),
+    "predsim overlap": ("predsim", {"overlap": 2}),
 }
 
 torch.set_num_threads(
@@ -44,11 +47,11 @@ def make_batch(size: int = 8, channels: int = 3, num_images: int = 6, dtype: tor
 def strided_backbone(dropout: float = 0.0) -> Backbone:
     """Three blocks with a stride, pools, BatchNorm and a classifier with a hidden layer."""
     args = ModelArgs(model="BasicCNN", dropout_prob=dropout)
-    first = Block(Shape(3, 8, 8), 4, 3, pool=True, args=args)
-    second = Block(first.out_shape, 6, 3, pool=False, args=args)
+    first = convolutional_block(Shape(3, 8, 8), 4, 3, pool=True, args=args)
+    second = convolutional_block(first.out_shape, 6, 3, pool=False, args=args)
     second.features[0] = nn.Conv2d(4, 6, 3, stride=2, padding=1)
     second.features_shape = second.out_shape = Shape(6, 2, 2)
-    third = Block(second.out_shape, 5, 3, pool=True, args=args)
+    third = convolutional_block(second.out_shape, 5, 3, pool=True, args=args)
     return Backbone([first, second, third], mlp(third.out_shape.num_features, len(CLASSES), 1, 7))
 
 
@@ -60,7 +63,10 @@ def make_method(case: str, backbone: Backbone | None = None, size: int = 8, **se
     torch.manual_seed(0)
     backbone = backbone or strided_backbone()
     name, own = CASES[case]
-    args = build_args({"method": name, "aux_mlp_hidden_dim": 9} | own | settings)
+    given = {"method": name, "aux_mlp_hidden_dim": 9} | own | settings
+    if "overlap" in own:  # no more than there are trained blocks below
+        given["overlap"] = min(own["overlap"], 2 - given.get("first_trainable_block", 0) % 3)
+    args = build_args(given)
     return methods.load(name)(args.method, backbone, make_spec(size)).double()
 
 

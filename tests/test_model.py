@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from consts import NETWORKS
-from model import build_backbone
+from model import Backbone, Dropout, build_backbone, merged
 from schemas import ModelArgs
 from tests.conftest import build, make_spec
 from utils import UsageError
@@ -81,11 +81,38 @@ def test_circular_padding_wraps() -> None:
     """Circular padding makes a convolution commute with a circular shift; zero padding does not."""
     x_BCHW = torch.randn(1, 3, 8, 8)
     for mode, commutes in (("circular", True), ("zeros", False)):
-        from model import Block, Shape
+        from model import Shape, convolutional_block
 
-        convolution = Block(Shape(3, 8, 8), 4, 3, pool=False, args=ModelArgs(padding_mode=mode)).features[0]
+        block = convolutional_block(Shape(3, 8, 8), 4, 3, pool=False, args=ModelArgs(padding_mode=mode))
+        convolution = block.features[0]
         shifted = convolution(x_BCHW.roll((2, 3), (2, 3)))
         assert torch.allclose(shifted, convolution(x_BCHW).roll((2, 3), (2, 3)), atol=1e-5) == commutes
+
+
+def test_keyed_dropout_depends_on_its_key_alone() -> None:
+    dropout, x = Dropout(0.3), torch.rand(50, 100, dtype=torch.float64) + 1
+    masks = []
+    for key, noise in ((5, 1), (5, 2), (6, 2)):
+        torch.manual_seed(noise)
+        dropout.key = key
+        out, state = dropout(x), torch.get_rng_state()
+        assert torch.equal(out, dropout(x)) and torch.equal(state, torch.get_rng_state())
+        kept = out != 0
+        torch.testing.assert_close(out[kept], x[kept] / 0.7)
+        assert 0.27 < 1 - kept.double().mean() < 0.33
+        masks.append(kept)
+    assert torch.equal(masks[0], masks[1]) and not torch.equal(masks[1], masks[2])
+    assert torch.equal(dropout.eval()(x), x)
+
+
+def test_every_dropout_of_a_joined_block_has_its_own_key() -> None:
+    args = ModelArgs(model="VGGs", dropout_prob=0.5)
+    network = build_backbone(args, make_spec(8))
+    joined = Backbone([merged([network.block(0), network.block(1)]), network.block(2)], network.classifier)
+    for index in range(2):
+        joined.key_dropout(index, 2**63 - 1 + 100 * index)
+    keys = [part.key for part in joined.modules() if isinstance(part, Dropout)]
+    assert keys == [2**63 - 1, 0, 99]
 
 
 @pytest.mark.parametrize("skipped", [1, 2, 7])

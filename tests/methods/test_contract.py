@@ -56,8 +56,10 @@ def test_gradients_add_up_and_repeat(case: str) -> None:
     once = gradients(method)
     method.fill_grads(batch)
     twice = gradients(method)
+    # With an overlap a block's gradient is itself a sum, and of four numbers the order of adding counts.
+    tolerance = 1e-12 if "overlap" in case else 0
     for key, gradient in once.items():
-        assert torch.equal(twice[key], gradient + gradient), key
+        torch.testing.assert_close(twice[key], gradient + gradient, rtol=tolerance, atol=tolerance / 10, msg=key)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -13,7 +13,7 @@ from torch.autograd.functional import jacobian
 
 from datamodules.base import Batch
 from methods._base import Method
-from model import Backbone, Block, Shape, mlp
+from model import Backbone, Shape, convolutional_block, mlp
 from schemas import ModelArgs
 from tests.conftest import CLASSES, gradients, make_batch, make_method, strided_backbone
 
@@ -34,7 +34,7 @@ def plain_blocks(widths: tuple[int, ...], layer: Callable[[int, int], nn.Module]
     """Blocks of one given layer each, on ``size`` by ``size`` images, under a linear classifier."""
     blocks = []
     for before, after in itertools.pairwise(widths):
-        block = Block(Shape(before, size, size), after, 1, pool=False, args=ModelArgs())
+        block = convolutional_block(Shape(before, size, size), after, 1, pool=False, args=ModelArgs())
         block.features = layer(before, after)
         blocks.append(block)
     classifier = mlp(blocks[-1].out_shape.num_features, len(CLASSES), 0, 1)
@@ -42,7 +42,7 @@ def plain_blocks(widths: tuple[int, ...], layer: Callable[[int, int], nn.Module]
 
 
 def one_block() -> Backbone:
-    block = Block(Shape(3, 8, 8), 4, 3, pool=True, args=ModelArgs())
+    block = convolutional_block(Shape(3, 8, 8), 4, 3, pool=True, args=ModelArgs())
     return Backbone([block], mlp(block.out_shape.num_features, len(CLASSES), 0, 1))
 
 

@@ -7,13 +7,13 @@ import torch
 from torch.nn import functional as F
 
 from methods._local import LocalMethod
-from model import Backbone, Block, Shape, mlp
+from model import Backbone, Shape, convolutional_block, mlp
 from schemas import ModelArgs
 from tests.conftest import CLASSES, gradients, make_batch, make_method
 
 
 def one_block() -> Backbone:
-    block = Block(Shape(3, 8, 8), 4, 3, pool=True, args=ModelArgs())
+    block = convolutional_block(Shape(3, 8, 8), 4, 3, pool=True, args=ModelArgs())
     return Backbone([block], mlp(block.out_shape.num_features, len(CLASSES), 1, 7))
 
 

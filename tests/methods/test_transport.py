@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from methods._transport import add_feedback
-from model import Backbone, Block, Shape, mlp
+from model import Backbone, Shape, convolutional_block, mlp
 from schemas import ModelArgs
 from tests.conftest import CLASSES, make_method
 from utils import UsageError
@@ -142,7 +142,7 @@ def test_channels_last_and_bf16_are_as_in_a_plain_layer(mode: str) -> None:
 
 
 def test_a_layer_without_a_feedback_form_is_refused_in_one_line() -> None:
-    block = Block(Shape(3, 8, 8), 4, 3, pool=True, args=ModelArgs())
+    block = convolutional_block(Shape(3, 8, 8), 4, 3, pool=True, args=ModelArgs())
     block.features[2] = nn.PReLU()
     backbone = Backbone([block], mlp(block.out_shape.num_features, len(CLASSES), 0, 1))
     with pytest.raises(UsageError, match=r"^a layer of type PReLU has weights but no feedback form; .*$") as caught:
