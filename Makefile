@@ -9,10 +9,10 @@ ARGS ?=
 DEMO ?= --epochs 6 --batch_size 32 --wandb disabled
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check format docs bench clean
+.PHONY: help setup demo run test test-faults soak check format docs bench clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo '  Each takes PY=/path/to/python: use that environment, install nothing.'
 
 setup: ## make .venv (the other targets do it themselves)
@@ -30,6 +30,12 @@ run: $(SETUP) ## a run: make run ARGS="--device cuda:0 --dgl"
 
 test: $(SETUP) ## the tests; ARGS="-k name" picks some
 	@$(PY) -m pytest $(ARGS)
+
+test-faults: $(SETUP) ## every fault injected for real: kills, full disks, bad input (docs/reliability.md)
+	@$(PY) -m pytest tests/faults -m "" --durations 10 $(ARGS)
+
+soak: $(SETUP) ## half an hour of kills and resumes against an undisturbed run; ARGS="--minutes 3" is shorter
+	@$(PY) -m tests.faults.soak $(ARGS)
 
 check: $(SETUP) ## formatting, lint and types
 	@$(PY) -m ruff format --check .
@@ -49,5 +55,5 @@ bench: $(SETUP) ## the benchmarks
 # Runs and data stay, and so does the cached environment, which other clones may use.
 clean: ## remove caches and the link .venv
 	@[ ! -L .venv ] || rm .venv
-	@rm -rf .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@rm -rf .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info
 	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
