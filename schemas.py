@@ -33,7 +33,7 @@ class ModelArgs(Section):
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_the_model(cls, values: dict[str, Any]) -> dict[str, Any]:
-        layout = NETWORKS.get(values.get("model", "BasicCNN"))
+        layout = NETWORKS.get(str(values.get("model", "BasicCNN")))
         if layout is None:
             return values
         own = {"mlp_n_hidden_layers": layout.mlp_n_hidden_layers, "mlp_hidden_dim": layout.mlp_hidden_dim}

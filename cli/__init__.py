@@ -13,11 +13,12 @@ from pydantic import ValidationError
 from cli.build import PROGRAM, SHORT, evaluate_parser, report_parser, train_parser
 from cli.messages import explain
 from cli.settings import Item, check_effects, check_needs, read_config, read_resumed
+from consts import CONFIG_FILE
 from schemas import DEFAULT_METHOD, Args, build_args, method_sections
 from sections.fields import FALSE_WORDS, TRUE_WORDS
 from utils import UsageError, did_you_mean
 
-__all__ = ["PROGRAM", "Command", "parse"]
+__all__ = ["PROGRAM", "Command", "args_of_run", "parse"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,26 @@ def parse(argv: Sequence[str]) -> Command:
     return _train_command(words, text)
 
 
+def args_of_run(folder: Path) -> Args:
+    """The settings of a run.
+
+    Raises:
+        UsageError: ``folder`` is not a run folder, or its settings are not possible ones.
+    """
+    if not (folder / CONFIG_FILE).is_file():
+        raise UsageError(f"{folder}: no run folder there (it would hold {CONFIG_FILE})")
+    values = read_config(folder / CONFIG_FILE)
+    method = _choose_method({}, values["method"].value if "method" in values else None)
+    return _validated(values | {"method": Item(method, "method")})
+
+
+def _validated(values: Mapping[str, Item]) -> Args:
+    try:
+        return build_args({name: item.value for name, item in values.items()})
+    except ValidationError as error:
+        raise UsageError(explain(error, values)) from None
+
+
 def _normalise(word: str) -> str:
     """``--learning-rate=1`` and ``--learning_rate=1`` are one flag."""
     name, equals, value = word.partition("=")
@@ -75,6 +96,8 @@ def _train_command(words: Sequence[str], text: str) -> Command:
     values: dict[str, Item] = {}
     for path in space["config"]:
         values |= read_config(Path(path))
+    if "resume" in values and values["resume"].value not in (None, "auto"):
+        raise UsageError(f"{values['resume'].source}: only auto can stand in a file; give --resume RUN by itself")
     resuming = "resume" in flags and flags["resume"].value != "auto"
     if resuming:
         if space["config"]:
@@ -85,10 +108,7 @@ def _train_command(words: Sequence[str], text: str) -> Command:
     values |= {name: item for name, item in flags.items() if not (resuming and name == "resume")}
     values["method"] = Item(method, "--method")
     values, warnings = check_effects(values, method)
-    try:
-        args = build_args({name: item.value for name, item in values.items()})
-    except ValidationError as error:
-        raise UsageError(explain(error, values)) from None
+    args = _validated(values)
     check_needs(values, args.flat(), method)
     return Command(
         "print_config" if space["print_config"] else "train", text, args, warnings=[*warnings, *args.warnings()]

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from cli.messages import choices, is_boolean, is_list, range_text
 from schemas import SECTIONS, MethodArgs, method_sections
 from sections.fields import Section, extra
-from utils import EXIT_USAGE, did_you_mean
+from utils import EXIT_USAGE, did_you_mean, printable
 
 PROGRAM = "main.py"
 SHORT = "method="  # destination of --dgl and its like; the equals sign keeps it apart from every setting
@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line on stderr, exit code 2."""
-        self.exit(EXIT_USAGE, f"{PROGRAM}: error: {message}\n")
+        self.exit(EXIT_USAGE, f"{PROGRAM}: error: {printable(message)}\n")
 
     def parse_strictly(self, argv: Sequence[str]) -> dict[str, Any]:
         """Parse; a word that is left over is an error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
@@ -14,6 +15,8 @@ from sections.fields import Section
 from utils import did_you_mean
 
 _LIMITS = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
+_SHORT = reprlib.Repr()  # a few lines of YAML can stand for a value of gigabytes
+_SHORT.maxstring = _SHORT.maxother = 100
 
 
 def choices(field: FieldInfo) -> tuple[str, ...]:
@@ -61,9 +64,10 @@ def explain(error: ValidationError, given: Mapping[str, Item]) -> str:
     if name is None or name not in given:
         return message
     item = given[name]
+    given_as = f"{item.source} {_SHORT.repr(item.value)}"
     if first["type"] == "value_error" and "boolean" not in message:
-        return message if message.startswith("--") else f"{item.source} {item.value!r}: {message}"
-    return f"{item.source} {item.value!r}: allowed is {allowed(fields[name])}{_nearest(item.value, fields[name])}"
+        return message if message.startswith("--") else f"{given_as}: {message}"
+    return f"{given_as}: allowed is {allowed(fields[name])}{_nearest(item.value, fields[name])}"
 
 
 def _nearest(value: Any, field: FieldInfo) -> str:

@@ -10,6 +10,7 @@ from consts import DATASETS
 from sections.fields import TRUE_WORDS, Section, list_from_text, setting
 
 PARALLEL = {"layer_parallel": ("threads",)}
+_NO_NUL = r"^[^\x00]+$"  # no system takes such a path, and Python has another error for it than for all others
 _ON_DISK = tuple(name for name, facts in DATASETS.items() if facts.on_disk)
 _DOWNLOADABLE = tuple(name for name, facts in DATASETS.items() if facts.downloadable)
 
@@ -22,6 +23,7 @@ class DataArgs(Section):
         "data",
         "folder of the data sets; with --dataset folder the tree itself",
         min_length=1,
+        pattern=_NO_NUL,
         needs={"dataset": _ON_DISK},
     )
     download: bool = setting(False, "fetch a missing data set with torchvision", needs={"dataset": _DOWNLOADABLE})
@@ -40,7 +42,7 @@ class DataArgs(Section):
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_the_data_set(cls, values: dict[str, Any]) -> dict[str, Any]:
-        facts = DATASETS.get(values.get("dataset", "cifar10"))
+        facts = DATASETS.get(str(values.get("dataset", "cifar10")))  # str: a list from a file has no hash
         if facts is None:
             return values
         crop = facts.random_crop and str(values.get("random_resized_crop", "")).lower() not in TRUE_WORDS
@@ -119,7 +121,7 @@ class RunArgs(Section):
         None, "blocks of every stage, as 0-2,3-7", shown="measured", needs=PARALLEL
     )
     compile: bool = setting(False, "compile every block with torch.compile (minutes at the start)")
-    path: str = setting("experiments", "folder of the run folders", min_length=1)
+    path: str = setting("experiments", "folder of the run folders", min_length=1, pattern=_NO_NUL)
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=100)] = setting(
         "", "letters, digits, dots, dashes and underscores to add to the run folder's name"
     )
