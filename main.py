@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cli
-from utils import EXIT_SIGINT, Interrupted, UsageError, UserError
+from engine.signals import sigterm_like_ctrl_c
+from utils import EXIT_SIGINT, Interrupted, UserError, printable
 
 if TYPE_CHECKING:
     from datamodules.base import Splits
@@ -75,25 +76,21 @@ def report(command: cli.Command) -> None:
 
 def evaluate(command: cli.Command) -> None:
     """Test a run's weights again, every block's head included."""
-    from cli.settings import read_config
-    from consts import CONFIG_FILE, TEST
+    from consts import TEST
     from engine import checkpoint
     from engine.console import log_to_terminal
     from engine.devices import resolve_device
     from engine.evaluation import evaluate as measure
     from engine.run_folder import RunFolder
     from engine.trainer import make_feeds
-    from schemas import build_args
 
     log_to_terminal()
     folder = RunFolder(Path(command.options["runs"][0]))
-    if not (folder.path / CONFIG_FILE).is_file():
-        raise UsageError(f"{folder.path}: no run folder there (it would hold {CONFIG_FILE})")
-    args = build_args({name: item.value for name, item in read_config(folder.path / CONFIG_FILE).items()})
+    args = cli.args_of_run(folder.path)
     device = resolve_device(command.options["device"])
     state = checkpoint.load(folder.checkpoints / f"{command.options['weights']}.ckpt")
     method, splits = assemble(args)
-    method.load_state_dict(state["method"])
+    checkpoint.restore(method, state)
     method.to(device)
     for name, value in measure(method, make_feeds(args, splits, device)[TEST], args.run.precision).means(TEST).items():
         print(f"{name:28} {value:.4f}")
@@ -113,14 +110,15 @@ VERBS = {"train": train, "report": report, "evaluate": evaluate, "print_config":
 def main(argv: Sequence[str]) -> int:
     """Do what ``argv`` asks for, and return the exit code."""
     try:
-        command = cli.parse(argv)
-        VERBS[command.verb](command)
+        with sigterm_like_ctrl_c():
+            command = cli.parse(argv)
+            VERBS[command.verb](command)
     except UserError as error:
-        print(f"{cli.PROGRAM}: error: {error}", file=sys.stderr)
+        print(f"{cli.PROGRAM}: error: {printable(error)}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"{cli.PROGRAM}: stopped before training began", file=sys.stderr)
-        return EXIT_SIGINT
+        return stop.args[0] if stop.args else EXIT_SIGINT
     except Interrupted as interrupted:
         return interrupted.exit_code
     return 0

@@ -44,6 +44,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {by_lower_case[near[0]]}?)" if near else ""
 
 
+def printable(text: object) -> str:
+    """``text`` as one line: a newline or an escape sequence in a name or a file must not reach the terminal as such."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text))
+
+
 def duration(seconds: float) -> str:
     """Seconds as ``h:mm:ss``."""
     minutes, s = divmod(round(seconds), 60)
@@ -74,10 +79,21 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in ``folder`` to the disk: without it a power cut can undo a rename, however whole the file."""
+    with contextlib.suppress(OSError):  # a file system that cannot
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

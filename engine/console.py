@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,49 @@ from loguru import logger
 from tqdm import tqdm
 
 from consts import LOG_FILE, REPORT_FILE
-from utils import duration
+from engine.lines import Lines
+from utils import UserError, duration
 
 _FORMAT = "<magenta>{time:YYYY-MM-DD HH:mm:ss}</magenta> | <level>{message}</level>"
 _PLAIN_LINE_EVERY_S = 30.0
 
 
 def log_to_terminal() -> None:
-    """Send log lines to stdout, above the progress bar."""
+    """Send log lines to stdout, above the progress bar; a stdout that is full or closed does not end the run."""
+
+    def show(line: str) -> None:
+        with contextlib.suppress(OSError):
+            tqdm.write(line, end="")
+            sys.stdout.flush()
+
     logger.remove()
-    logger.add(lambda line: tqdm.write(line, end=""), format=_FORMAT, colorize=sys.stdout.isatty())
+    logger.add(show, format=_FORMAT, colorize=sys.stdout.isatty())
 
 
-def log_to_file(folder: Path) -> None:
-    """Send them to ``run.log`` as well."""
-    logger.add(folder / LOG_FILE, format=_FORMAT, colorize=False)
+@contextlib.contextmanager
+def log_to_file(path: Path) -> Iterator[None]:
+    """Send them to ``run.log`` in the folder ``path`` as well.
+
+    Raises:
+        UserError: the file cannot be opened.
+    """
+    try:
+        lines = Lines(path / LOG_FILE)
+    except OSError as error:
+        raise UserError(f"cannot write {path / LOG_FILE}: {error.strerror}") from error
+
+    def write(line: str) -> None:
+        with contextlib.suppress(OSError):  # the metrics' warning says that the disk is full
+            lines.append(line)
+
+    number = logger.add(write, format=_FORMAT, colorize=False)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # somebody has taken all of them away
+            logger.remove(number)
+        with contextlib.suppress(OSError):
+            lines.close()
 
 
 class Progress:

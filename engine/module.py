@@ -200,11 +200,25 @@ class TrainingModule(pl.LightningModule):
         """
         for name, value in totals.sums.items():
             if name.endswith(LOSS) and not math.isfinite(value):
-                where = name.removesuffix(LOSS).rstrip("/") or "the network"
-                raise UserError(
-                    f"the loss of {where} is not finite at step {self.step}; lower --learning_rate or set "
-                    f"--gradient_clip. The last good checkpoint is kept in {self.run_log.folder.checkpoints}"
-                )
+                where, _, what = name.rpartition("/")
+                raise self._not_finite(f"the {what} of {where or 'the network'}")
+
+    def _check_finite_state(self) -> None:
+        """Stop at a weight or statistic that is not a number, which no loss has shown yet.
+
+        Raises:
+            UserError: naming block and step.
+        """
+        named = [(group["name"], value) for group in self.optimizer.param_groups for value in group["params"]]
+        for name, value in [*named, *self.method.named_buffers()]:
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise self._not_finite(f"a value in {name}")
+
+    def _not_finite(self, what: str) -> UserError:
+        return UserError(
+            f"{what} is not finite at step {self.step}; lower --learning_rate or set --gradient_clip. "
+            f"The last good checkpoint is kept in {self.run_log.folder.checkpoints}"
+        )
 
     def on_train_epoch_end(self) -> None:
         """Evaluate, write the epoch's line, save."""
@@ -265,17 +279,27 @@ class TrainingModule(pl.LightningModule):
         }
 
     def save(self, *, best: bool = False) -> None:
-        """Write ``last.ckpt``, and ``best.ckpt`` where asked."""
-        checkpoint.save_last(self.run_log.folder.checkpoints, self.state())
-        if best:
-            checkpoint.keep_last_as(self.run_log.folder.checkpoints, checkpoint.BEST)
+        """Write ``last.ckpt``, and ``best.ckpt`` where asked.
+
+        Raises:
+            UserError: the disk refuses, or there is something in it that is not finite.
+        """
+        self._check_finite(self.interval.read())
+        self._check_finite_state()
+        checkpoint.save_last(self.run_log.folder.checkpoints, self.state(), best=best)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from `state`."""
-        self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.train_s, self.time_s, self.best = (state[key] for key in ("step", "train_s", "time_s", "best"))
-        self.interval, self.epoch_totals = Meter(Totals(**state["interval"])), Totals(**state["epoch_totals"])
+        """Continue from `state`.
+
+        Raises:
+            UserError: it is of another network, method or optimiser.
+        """
+        checkpoint.restore(self.method, state)
+        with checkpoint.fitting():
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.train_s, self.time_s = state["step"], state["train_s"], state["time_s"]
+            self.best = state["best"]
+            self.interval, self.epoch_totals = Meter(Totals(**state["interval"])), Totals(**state["epoch_totals"])
 
 
 def _mix(seed: int, step: int) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +66,16 @@ class RunFolder:
         """What the run is: settings, command, versions, and a first summary."""
         import yaml
 
-        write_text(self.path / CONFIG_FILE, yaml.safe_dump(args.model_dump(mode="json"), sort_keys=False))
-        write_text(self.path / COMMAND_FILE, command + "\n")
-        write_json(self.path / ENVIRONMENT_FILE, environment)
+        with self.writing(CONFIG_FILE):
+            write_text(self.path / CONFIG_FILE, yaml.safe_dump(args.model_dump(mode="json"), sort_keys=False))
+        with self.writing(COMMAND_FILE):
+            write_text(self.path / COMMAND_FILE, command.encode(errors="backslashreplace").decode() + "\n")
+        with self.writing(ENVIRONMENT_FILE):
+            write_json(self.path / ENVIRONMENT_FILE, environment)
+        self.begin_summary(args)
+
+    def begin_summary(self, args: Args) -> None:
+        """What ``summary.json`` says from the start of a run."""
         self.update_summary(
             status=RUNNING,
             method=args.method.method,
@@ -75,37 +85,86 @@ class RunFolder:
         )
 
     def summary(self) -> dict[str, Any]:
-        """What ``summary.json`` says; empty where there is none."""
-        return read_json(self.path / SUMMARY_FILE) if (self.path / SUMMARY_FILE).exists() else {}
+        """What ``summary.json`` says; empty where it is missing or damaged, since all of it can be made anew."""
+        try:
+            content = read_json(self.path / SUMMARY_FILE)
+        except UserError:
+            return {}
+        return content if isinstance(content, dict) else {}
 
     def update_summary(self, **values: Any) -> None:
-        """Add to ``summary.json``, or replace."""
-        write_json(self.path / SUMMARY_FILE, self.summary() | values)
+        """Add to ``summary.json``, or replace.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        with self.writing(SUMMARY_FILE):
+            write_json(self.path / SUMMARY_FILE, self.summary() | values)
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[None]:
+        """Say in one line that the file ``name`` cannot be written.
+
+        Raises:
+            UserError: in place of an OSError inside the block.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot write {self.path / name}: {error.strerror}") from error
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in this folder; the system lets go however this one ends.
+
+        Raises:
+            UserError: another process trains in it.
+        """
+        with self.writing(COMMAND_FILE):
+            stream = (self.path / COMMAND_FILE).open("a")
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EAGAIN, errno.EACCES):  # else a file system without locks
+                    raise UserError(f"another process is training in {self.path}") from None
+            yield
+
+    def is_in_use(self) -> bool:
+        """Whether another process trains in it."""
+        try:
+            with self.locked():
+                return False
+        except UserError:
+            return True
+
+    def _records(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The lines of ``metrics.jsonl`` and what they say, without those that a kill or a disk has torn."""
+        path = self.path / METRICS_FILE
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        for line in text.splitlines(keepends=True):
+            with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+                record = json.loads(line)
+                if line.endswith("\n") and isinstance(record["step"], int) and isinstance(record["kind"], str):
+                    yield line, record
 
     def epochs(self) -> list[dict[str, Any]]:
         """The epoch lines of ``metrics.jsonl``."""
-        path = self.path / METRICS_FILE
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return [record for record in map(json.loads, lines) if record["kind"] == "epoch"]
+        return [record for _, record in self._records() if record["kind"] == "epoch"]
 
     def forget_after(self, step: int) -> None:
-        """Drop the metrics of steps that the resumed run will take again, and a line that was cut off."""
-        path = self.path / METRICS_FILE
-        if not path.exists():
-            return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            try:
-                if not line.endswith("\n") or json.loads(line)["step"] > step:
-                    continue
-            except (ValueError, KeyError):
-                continue
-            kept.append(line)
-        write_text(path, "".join(kept))
+        """Drop the metrics of steps that the resumed run will take again, and a line that was torn.
+
+        Raises:
+            UserError: the file cannot be read or written.
+        """
+        with self.writing(METRICS_FILE):
+            kept = "".join(line for line, record in self._records() if record["step"] <= step)
+            write_text(self.path / METRICS_FILE, kept)
 
 
 def find_unfinished(parent: Path, args: Args) -> Path | None:
-    """The newest run folder under ``parent`` that is not done and was started with the settings of ``args``."""
+    """The newest run folder under ``parent`` with the settings of ``args`` that is neither done nor in use."""
     import yaml
 
     wanted = {name: value for name, value in args.flat().items() if name not in HARMLESS}
@@ -115,12 +174,13 @@ def find_unfinished(parent: Path, args: Args) -> Path | None:
             sections = yaml.safe_load(config.read_text(encoding="utf-8"))
             before = {name: value for section in sections.values() for name, value in section.items()}
             unfinished = folder.summary().get("status") != DONE
-        except (UserError, OSError, yaml.YAMLError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError):  # not one of ours, or damaged
             continue
         if wanted.get("precision") == "auto":  # the run wrote down what auto chose
             before["precision"] = "auto"
         unfinished = unfinished and any(folder.checkpoints.glob("*.ckpt"))  # else there is nothing to go on from
-        if unfinished and {name: value for name, value in before.items() if name not in HARMLESS} == wanted:
+        same = {name: value for name, value in before.items() if name not in HARMLESS} == wanted
+        if unfinished and same and not folder.is_in_use():
             return config.parent
     return None
 

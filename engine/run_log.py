@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from consts import METRICS_FILE, PLOT_DIR
+from engine.lines import Lines
 from engine.run_folder import RunFolder
 from engine.wandb_log import WandbLog
 from utils import atomic_write
@@ -27,7 +28,10 @@ class RunLog:
         folder: the run folder.
         wandb: the guarded wandb run.
         draw: rebuilds the plots and the page of the folder.
-        warn: called with one line when a view fails; the record goes on.
+        warn: called with one line at the first failure; training goes on.
+
+    Raises:
+        UserError: the record cannot be opened.
     """
 
     def __init__(
@@ -36,20 +40,18 @@ class RunLog:
         self.folder = folder
         self.wandb = wandb
         self._draw, self._warn = draw, warn
-        self._stream = (folder.path / METRICS_FILE).open("a", encoding="utf-8")
+        with folder.writing(METRICS_FILE):
+            self._lines = Lines(folder.path / METRICS_FILE)
         self._next_plot = 0.0
-        self._broken = False
+        self._warned = False
 
     def write(self, kind: str, values: Mapping[str, Any]) -> None:
-        """Append one line, flushed; ``kind`` is ``step`` or ``epoch``. Values that JSON has no word for become null."""
+        """Append one line; ``kind`` is ``step`` or ``epoch``. Values that JSON has no word for become null."""
         record = {"kind": kind} | {name: _plain(value) for name, value in values.items()}
         try:
-            self._stream.write(json.dumps(record) + "\n")
-            self._stream.flush()
+            self._lines.append(json.dumps(record) + "\n")
         except OSError as error:
-            if not self._broken:
-                self._warn(f"cannot write {METRICS_FILE}: {error.strerror}; training goes on, metrics are lost")
-            self._broken = True
+            self._warn_once(f"cannot write {METRICS_FILE}: {error.strerror}; training goes on and tries again")
         self.wandb.log(values)
 
     @property
@@ -67,7 +69,7 @@ class RunLog:
                     Image.fromarray(pixels_HWC.numpy()).save(stream, format="png")
                 paths[name] = path
             except OSError as error:
-                self._warn(f"cannot write {path}: {error.strerror or error}")
+                self._warn_once(f"cannot write {path}: {error.strerror or error}")
         self.wandb.log_images(paths, position)
 
     def draw(self, *, now: bool = False) -> None:
@@ -78,14 +80,23 @@ class RunLog:
         try:
             self._draw()
         except Exception as error:  # a picture is never worth a run
-            self._warn(f"cannot draw the plots: {error}")
+            self._warn_once(f"cannot draw the plots: {error}")
         end = time.monotonic()
         self._next_plot = end + max(_PLOT_PAUSE_S, (end - begin) / _PLOT_SHARE)
 
     def close(self, exit_code: int) -> None:
         """Close the record and wandb."""
-        self._stream.close()
+        try:
+            self._lines.close()
+        except OSError as error:
+            self._warn(f"the last lines of {METRICS_FILE} are lost: {error.strerror}")
         self.wandb.finish(exit_code)
+
+    def _warn_once(self, line: str) -> None:
+        """A disk that is full fails everything that follows, and once is enough to hear of it."""
+        if not self._warned:
+            self._warn(line)
+        self._warned = True
 
 
 def _plain(value: Any) -> Any:

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
 from utils import EXIT_SIGINT, EXIT_SIGTERM
+
+
+@contextlib.contextmanager
+def sigterm_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM raise a KeyboardInterrupt with its exit code, while there is nothing to save yet.
+
+    Libraries let a KeyboardInterrupt through; an exception of our own would end in one of their ``except Exception``.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(EXIT_SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class StopRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import resource
 import warnings
@@ -15,7 +16,7 @@ import torch
 from loguru import logger
 
 import reports
-from consts import ACCURACY, DONE, FAILED, INTERRUPTED, RUNNING, TEST, TRAIN, VAL, metric_name
+from consts import ACCURACY, DONE, FAILED, INTERRUPTED, TEST, TRAIN, VAL, metric_name
 from datamodules.base import ImageSet, Splits
 from datamodules.feed import Feed
 from engine import checkpoint
@@ -74,16 +75,25 @@ def run(job: Job) -> dict[str, Any]:
         Interrupted: by a signal; the run can be resumed.
         UserError: the run cannot go on.
     """
+    with contextlib.ExitStack() as held:
+        return _run(job, held)
+
+
+def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
+    """Train, with what must be let go of at the end in ``held``."""
+    state = None
+    if job.resume is not None:
+        held.enter_context(RunFolder(job.resume).locked())
+        state = checkpoint.load_newest(RunFolder(job.resume).checkpoints, logger.warning)
     set_determinism(job.args.optim.deterministic)
     method = job.method.to(job.device).to(memory_format=torch.channels_last)
     feeds = make_feeds(job.args, job.splits, job.device)
-    state = checkpoint.load(RunFolder(job.resume).checkpoints / checkpoint.LAST) if job.resume else None
     args = _settle(job.args, method, feeds[TRAIN], job.device, state)
     stages = choose_stages(args.run, method, feeds[TRAIN].batch(0, 0))
     if args.run.compile:
         compile_blocks(method, job.device)
     with StopRequest() as stop:  # from here on there is a run folder, and a signal must not leave it as it is
-        module = TrainingModule(args, method, feeds, _open_log(job, args, state), stop)
+        module = TrainingModule(args, method, feeds, _open_log(job, args, state, held), stop)
         if state is not None:
             module.restore(state)
         if stages:  # after it, since loading a state gives the optimiser new groups
@@ -92,16 +102,17 @@ def run(job: Job) -> dict[str, Any]:
         return _fit(module, job.device)
 
 
-def _open_log(job: Job, args: Args, state: dict[str, Any] | None) -> RunLog:
+def _open_log(job: Job, args: Args, state: dict[str, Any] | None, held: contextlib.ExitStack) -> RunLog:
     """The run folder, new or gone on with, and what is written into it."""
     if job.resume is None or state is None:
         folder = RunFolder.create(Path(args.run.path), args.run.name)
         folder.write_start(args, job.command, environment(job.device, args.optim.seed))
+        held.enter_context(folder.locked())
     else:
         folder = RunFolder(job.resume)
         folder.forget_after(state["step"])
-        folder.update_summary(status=RUNNING)
-    log_to_file(folder.path)
+        folder.begin_summary(args)
+    held.enter_context(log_to_file(folder.path))
     tags = [args.method.method, args.model.model, args.data.dataset]
     wandb = WandbLog(args.run.wandb, folder.path, args.flat(), tags, logger.warning)
     return RunLog(folder, wandb, partial(reports.refresh, folder.path), logger.warning)
@@ -144,7 +155,7 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
     folder = module.run_log.folder
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    status, code = FAILED, EXIT_FAILURE
+    status, code, problem = FAILED, EXIT_FAILURE, None
     try:
         if module.step < module.num_steps:
             _trainer(module, device).fit(module, train_dataloaders=Chunks(module))
@@ -152,6 +163,9 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
     except Interrupted as interrupted:
         status, code = INTERRUPTED, interrupted.exit_code
         logger.warning(f"Stopped at step {module.step}, everything is saved; go on with --resume {folder.path}")
+        raise
+    except UserError as error:
+        problem = str(error)
         raise
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(f"out of GPU memory with --batch_size {module.args.optim.batch_size}: lower it") from error
@@ -161,8 +175,11 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
         if module.pipeline is not None:
             logger.info(f"Stages worked {module.pipeline.balance:.0%} of the busiest one's time")
             module.pipeline.close()
-        summary = _summarise(module, status)
-        folder.update_summary(**summary)
+        summary = _summarise(module, status) | {"error": problem}
+        try:
+            folder.update_summary(**summary)
+        except UserError as error:  # it must not take the place of what ended the run
+            logger.warning(str(error))
         module.run_log.draw(now=True)
         module.run_log.close(code)
     for line in last_words(folder.path, summary, module.run_log.wandb.mode):

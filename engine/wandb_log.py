@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from consts import ACCURACY, PROJECT, TEST, VAL, WANDB_DIR, metric_name
+from utils import write_text
 
 _INIT_TIMEOUT_S, _FINISH_TIMEOUT_S = 20, 30
-_ID_FILE = "id.txt"
+_ID_FILE, _ID = "id.txt", re.compile("[0-9a-z]{8}")
 
 
 class WandbLog:
@@ -65,8 +67,9 @@ class WandbLog:
     def _start(self, wandb: Any, folder: Path, config: Mapping[str, Any], tags: list[str]) -> None:
         """Open the run; a resumed one goes on under the id it was given first."""
         id_file = folder / WANDB_DIR / _ID_FILE
-        run_id = id_file.read_text().strip() if id_file.exists() else secrets.token_hex(4)
-        id_file.write_text(run_id)
+        before = id_file.read_text(errors="replace").strip() if id_file.exists() else ""
+        run_id = before if _ID.fullmatch(before) else secrets.token_hex(4)
+        write_text(id_file, run_id)
         settings = wandb.Settings(
             init_timeout=_INIT_TIMEOUT_S, finish_timeout=_FINISH_TIMEOUT_S, console="off", quiet=True, silent=True
         )

@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed holds the bits of the run that was not."""
+"""Resuming, as seen from outside; `tests/faults/test_resume.py` has the matrix of methods and places."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import methods
 from engine.module import TrainingModule
 from tests.engine.conftest import SMALL
 from tests.engine.test_run import without_times
-
-SETTINGS = {name: [f"--{name}", "--dropout_prob", "0.3"] for name in methods.names()}
 
 
 def stop_after(step: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,24 +27,6 @@ def stop_after(step: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(TrainingModule, "_take_step", take_and_stop)
-
-
-# Five steps an epoch, a log line every two: inside an interval, at its end, before an epoch's last step, at its end.
-@pytest.mark.parametrize("step", [0, 1, 4, 7, 13])
-@pytest.mark.parametrize("method", SETTINGS)
-def test_resumed_equals_uninterrupted(run, same, monkeypatch: pytest.MonkeyPatch, method: str, step: int) -> None:
-    assert run(*SETTINGS[method]) == 0
-    whole, records = run.state(), run.records()
-    with monkeypatch.context() as patch:
-        stop_after(step, signal.SIGTERM, patch)
-        assert run(*SETTINGS[method]) == 143
-    folder = run.last
-    assert run.summary(folder)["status"] == "interrupted"
-    assert run.resume(str(folder)) == 0
-    assert len(run.folders) == 2
-    same(whole, run.state(folder))
-    assert without_times(run.records(folder)) == without_times(records)
-    assert run.summary(folder)["status"] == "done"
 
 
 def test_ctrl_c_has_its_own_exit_code_and_auto_finds_the_run(
@@ -74,16 +53,37 @@ def test_a_finished_run_is_left_alone(run, capsys) -> None:
     assert (run.last / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_damaged_checkpoint_is_one_line(run, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    with monkeypatch.context() as patch:
-        stop_after(7, signal.SIGTERM, patch)
-        run("--dgl")
-    path = run.last / "checkpoints" / "last.ckpt"
+def flip_a_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_costs_a_warning_and_no_bits(run, same, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    run("--dgl")
+    whole, records = run.state(), run.records()
+    with monkeypatch.context() as patch:
+        stop_after(11, signal.SIGTERM, patch)
+        run("--dgl")
+    path = run.last / "checkpoints" / "last.ckpt"
+    flip_a_bit(path)
+    (run.last / "summary.json").write_text("{")  # all in it can be made anew, so it is no reason to stop
+    assert run.resume(str(run.last)) == 0
+    assert f"the checkpoint {path} is damaged" in capsys.readouterr().out
+    same(whole, run.state())
+    assert without_times(run.records()) == without_times(records)
+    assert run.summary()["method"] == "dgl"
+
+
+def test_two_damaged_checkpoints_are_one_line(run, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(11, signal.SIGTERM, patch)
+        run("--dgl")
+    for name in ("last.ckpt", "previous.ckpt"):
+        flip_a_bit(run.last / "checkpoints" / name)
     assert run.resume(str(run.last)) == 1
-    assert f"the checkpoint {path} is damaged" in capsys.readouterr().err
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"the checkpoint {run.last / 'checkpoints' / 'last.ckpt'} is damaged" in line
 
 
 def kill_after_two_epochs(command: list[str], parent: Path) -> Path:
