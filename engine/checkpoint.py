@@ -85,11 +85,14 @@ def load_newest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any]:
     one as ``previous.ckpt`` and lose the last whole file. What killed saves have left is removed.
 
     Raises:
-        UserError: neither can be read; the message is that of ``last.ckpt``.
+        UserError: neither can be read (the message is that of ``last.ckpt``), or nothing can be written there.
     """
     for leftover in folder.glob(".*.tmp"):
         with contextlib.suppress(OSError):
             leftover.unlink()
+    with _one_line(folder / LAST):  # found now, not after an epoch
+        (folder / _NEXT).touch()
+        (folder / _NEXT).unlink()
     try:
         return load(folder / LAST)
     except UserError as error:

@@ -19,7 +19,7 @@ import reports
 from consts import ACCURACY, DONE, FAILED, INTERRUPTED, TEST, TRAIN, VAL, metric_name
 from datamodules.base import ImageSet, Splits
 from datamodules.feed import Feed
-from engine import checkpoint
+from engine import checkpoint, memory
 from engine.console import last_words, log_to_file
 from engine.devices import choose_precision, compile_blocks, set_determinism
 from engine.module import Chunks, TrainingModule
@@ -75,8 +75,13 @@ def run(job: Job) -> dict[str, Any]:
         Interrupted: by a signal; the run can be resumed.
         UserError: the run cannot go on.
     """
-    with contextlib.ExitStack() as held:
-        return _run(job, held)
+    try:
+        with contextlib.ExitStack() as held:
+            return _run(job, held)
+    except Exception as error:
+        if memory.is_out_of_memory(error):
+            raise UserError(f"out of memory on {job.device} before training began") from error
+        raise
 
 
 def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
@@ -167,8 +172,13 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
     except UserError as error:
         problem = str(error)
         raise
-    except torch.cuda.OutOfMemoryError as error:
-        raise UserError(f"out of GPU memory with --batch_size {module.args.optim.batch_size}: lower it") from error
+    except Exception as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        batch = module.feeds[TRAIN].batch(0, 0)
+        too_much = memory.explain(error, module.method, batch, module.args.run.precision)
+        problem = str(too_much)
+        raise too_much from None
     finally:
         if module.progress is not None:
             module.progress.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -11,19 +13,20 @@ from typing import Any
 
 import torch
 
-from engine import checkpoint, module
+from engine import checkpoint
+from engine.module import TrainingModule
 
 
-def after_step(step: int, act: Callable[[module.TrainingModule], Any]) -> None:
+def after_step(step: int, act: Callable[[TrainingModule], Any]) -> None:
     """Call ``act`` right after the optimiser's step ``step`` (from 0)."""
-    take = module.TrainingModule._take_step
+    take = TrainingModule._take_step
 
-    def take_and_act(self: module.TrainingModule, index: int) -> None:
+    def take_and_act(self: TrainingModule, index: int) -> None:
         take(self, index)
         if index == step:
             act(self)
 
-    module.TrainingModule._take_step = take_and_act  # type: ignore[method-assign]
+    TrainingModule._take_step = take_and_act  # type: ignore[method-assign]
 
 
 def signal_after_step(step: int, number: int) -> None:
@@ -79,3 +82,41 @@ def pause_after_step(step: int, path: str) -> None:
             time.sleep(0.01)
 
     after_step(step, wait)
+
+
+def filler(folder: Path) -> Path:
+    return folder / "filler"
+
+
+def fill_disk(first: int, last: int | None) -> None:
+    """Fill the disk of the run folder after step ``first``, and free it after step ``last``."""
+
+    def fill(module: TrainingModule) -> None:
+        with contextlib.suppress(OSError), filler(module.run_log.folder.path.parent).open("wb", buffering=0) as stream:
+            while stream.write(bytes(512)):
+                pass
+
+    after_step(first, fill)
+    if last is not None:
+        after_step(last, lambda module: filler(module.run_log.folder.path.parent).unlink())
+
+
+def limit_file_size(step: int, num_bytes: int) -> None:
+    """From ``step`` on, no file can grow beyond ``num_bytes``."""
+    after_step(step, lambda _: resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes)))
+
+
+def poison(step: int, name: str, value: float) -> None:
+    """Set one number of a block's weight or statistic after a step; ``name`` is that inside ``backbone.blocks``."""
+    after_step(step, lambda module: _poison(module, name, value))
+
+
+def poison_and_signal(step: int, number: int) -> None:
+    """A weight that is not finite, and a signal, after the same step."""
+    signal_after_step(step, number)
+    poison(step, "0.features.0.weight", float("nan"))
+
+
+def _poison(module: TrainingModule, name: str, value: float) -> None:
+    tensor = module.method.backbone.blocks.state_dict()[name]
+    tensor[(0,) * tensor.dim()] = value

@@ -1,0 +1,109 @@
+"""Out of memory: what a step needs, and the batch size with which it would fit."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import traceback
+from collections import Counter
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from datamodules.base import Batch
+from engine.devices import autocast
+from methods._base import Method
+from utils import UserError, human_bytes
+
+_PROBE = 8  # images; enough that what does not grow with the batch is small beside what does
+_REST = 2.0  # a backward pass needs about as much again for the gradients of what the forward pass has kept
+_WORDS = ("can't allocate memory", "not enough memory", "bad_alloc", "out of memory", "Unable to allocate")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` is a way in which torch, numpy or Python say it; on a CPU torch has no type for it."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
+
+
+class _Kept:
+    """What autograd gets in place of a tensor: it is counted until autograd lets go of it."""
+
+    def __init__(self, tensor: Tensor, counter: _Counter) -> None:
+        self.tensor, self._counter = tensor, counter
+        self._storage = tensor.untyped_storage()
+        counter.add(self._storage, 1)
+
+    def __del__(self) -> None:
+        self._counter.add(self._storage, -1)
+
+
+class _Counter:
+    """Bytes of the storages that autograd holds, each counted once; the most at any time is `peak_bytes`."""
+
+    def __init__(self, known: set[int]) -> None:
+        self._known, self._held = known, Counter[int]()
+        self._bytes = self.peak_bytes = 0
+
+    def add(self, storage: torch.UntypedStorage, change: int) -> None:
+        place = storage.data_ptr()
+        if place in self._known:
+            return
+        before = self._held[place]
+        self._held[place] += change
+        if bool(before) != bool(self._held[place]):
+            self._bytes += change * storage.nbytes()
+            self.peak_bytes = max(self.peak_bytes, self._bytes)
+
+    def pack(self, tensor: Tensor) -> _Kept:
+        return _Kept(tensor, self)
+
+
+def activation_bytes(method: Method, batch: Batch, precision: str) -> int:
+    """The most that autograd holds at any time of one training step on ``batch``, without the weights.
+
+    Local methods free a block's part before the next one is computed, and it shows. Gradients are cleared afterwards.
+    `torch.cuda.max_memory_allocated` has no like on a CPU.
+    """
+    counter = _Counter({value.untyped_storage().data_ptr() for value in method.parameters()})
+    hooks = torch.autograd.graph.saved_tensors_hooks(counter.pack, lambda kept: kept.tensor)
+    with hooks, autocast(batch.x_BCHW.device, precision):
+        method.fill_grads(batch)
+    method.zero_grad(set_to_none=True)
+    return counter.peak_bytes
+
+
+def free_bytes(device: torch.device) -> int:
+    """What a process can still get: of the GPU, or of the machine and of the limit on this process."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(device)[0]
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        free = min(free, max(limit - used, 0))
+    return free
+
+
+def explain(error: BaseException, method: Method, batch: Batch, precision: str) -> UserError:
+    """The line that ends a run whose step on ``batch`` needed more memory than there is, from measured bytes."""
+    size = batch.y_B.shape[0]
+    traceback.clear_frames(error.__traceback__)  # they hold the activations of the step that failed
+    method.zero_grad(set_to_none=True)
+    gc.collect()
+    said = f"out of memory with --batch_size {size}"
+    probe = Batch(batch.x_BCHW[:_PROBE], batch.y_B[:_PROBE])
+    try:
+        per_image = activation_bytes(method, probe, precision) / probe.y_B.shape[0]
+        free = free_bytes(batch.x_BCHW.device)
+    except (RuntimeError, MemoryError, OSError):
+        return UserError(f"{said}, and a batch of {_PROBE} does not fit either")
+    fits = min(int(free / (_REST * per_image)), size // 2)  # the failure says more than a sum does
+    measured = f"activations take {human_bytes(per_image)} an image, {human_bytes(free)} are free"
+    if fits < 2:
+        return UserError(f"{said}: {measured}; choose a smaller --model")
+    return UserError(f"{said}: {measured}; --batch_size {fits} should fit")
