@@ -37,7 +37,7 @@ class WandbLog:
         self, mode: str, folder: Path, config: Mapping[str, Any], tags: list[str], warn: Callable[[str], None]
     ) -> None:
         self._run: Any = None
-        self._warn = warn
+        self._warn, self._folder = warn, folder
         self.mode = mode
         if mode == "disabled":
             return
@@ -46,6 +46,11 @@ class WandbLog:
         except ImportError:
             warn("wandb is not installed: nothing is logged to it")
             self.mode = "disabled"
+            return
+        try:
+            wandb.setup(settings=wandb.Settings(silent=True))  # it says on stderr what is said here in one line
+        except Exception as error:  # a variable or a settings file of wandb's that it does not understand
+            self._give_up(error)
             return
         self.mode = _mode(mode, wandb, warn)
         if self.mode == "disabled":
@@ -60,6 +65,7 @@ class WandbLog:
             warn(f"wandb cannot be reached ({_line(error)}): logging offline; {self._hint(folder)}")
             self.mode = "offline"
             try:
+                wandb.teardown(exit_code=1)  # its service still holds the run's id, and would refuse it
                 self._start(wandb, folder, config, tags)
             except Exception as second:
                 self._give_up(second)
@@ -71,7 +77,12 @@ class WandbLog:
         run_id = before if _ID.fullmatch(before) else secrets.token_hex(4)
         write_text(id_file, run_id)
         settings = wandb.Settings(
-            init_timeout=_INIT_TIMEOUT_S, finish_timeout=_FINISH_TIMEOUT_S, console="off", quiet=True, silent=True
+            init_timeout=_INIT_TIMEOUT_S,
+            finish_timeout=_FINISH_TIMEOUT_S,
+            finish_timeout_raises=True,
+            console="off",
+            quiet=True,
+            silent=True,
         )
         self._run = wandb.init(
             project=PROJECT, dir=str(folder), id=run_id, resume="allow", name=folder.name,
@@ -119,6 +130,12 @@ class WandbLog:
             return
         try:
             self._run.finish(exit_code=exit_code)
+        except TimeoutError:
+            self.mode = "disabled"  # the last words would point to a page that lacks the end
+            self._warn(
+                f"wandb was not done after {_FINISH_TIMEOUT_S} s; {_record()}, and "
+                f"`wandb sync {self._folder / WANDB_DIR}/*run-*` uploads the rest"
+            )
         except Exception as error:
             self._give_up(error)
         self._run = None

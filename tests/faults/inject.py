@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from engine import checkpoint
+from engine import checkpoint, wandb_log
 from engine.module import TrainingModule
 
 
@@ -120,3 +120,14 @@ def poison_and_signal(step: int, number: int) -> None:
 def _poison(module: TrainingModule, name: str, value: float) -> None:
     tensor = module.method.backbone.blocks.state_dict()[name]
     tensor[(0,) * tensor.dim()] = value
+
+
+def short_wandb_timeouts() -> None:
+    """The limits that hold up a run, shorter, so that the tests are."""
+    wandb_log._INIT_TIMEOUT_S, wandb_log._FINISH_TIMEOUT_S = 3, 3
+
+
+def pause_with_short_timeouts(step: int, path: str) -> None:
+    """Both."""
+    short_wandb_timeouts()
+    pause_after_step(step, path)
