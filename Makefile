@@ -32,7 +32,7 @@ test: $(SETUP) ## the tests; ARGS="-k name" picks some
 	@$(PY) -m pytest $(ARGS)
 
 test-faults: $(SETUP) ## every fault injected for real: kills, full disks, bad input (docs/reliability.md)
-	@$(PY) -m pytest tests/faults -m "" --durations 10 $(ARGS)
+	@$(PY) -m pytest tests/faults -m "" --timeout 600 --durations 10 $(ARGS)
 
 soak: $(SETUP) ## half an hour of kills and resumes against an undisturbed run; ARGS="--minutes 3" is shorter
 	@$(PY) -m tests.faults.soak $(ARGS)

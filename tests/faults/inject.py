@@ -11,8 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+import reports
+from datamodules import cache
 from engine import checkpoint, wandb_log
 from engine.module import TrainingModule
 
@@ -131,3 +134,19 @@ def pause_with_short_timeouts(step: int, path: str) -> None:
     """Both."""
     short_wandb_timeouts()
     pause_after_step(step, path)
+
+
+_REFRESH = reports.refresh
+
+
+def pictures() -> None:
+    """Let the run draw, which `process.start` takes away."""
+    reports.refresh = _REFRESH
+
+
+def fill_cache_for_ever(path: Path) -> None:
+    """Write a cache of 40 training and 4 test images, all pixels 7, again and again."""
+    pixels_PHWC = np.full((40, 64, 64, 3), 7, np.uint8)
+    while True:
+        cache.save(path, pixels_PHWC, pixels_PHWC[:4], print)
+        (path.parent / "saved").touch()
