@@ -28,10 +28,10 @@ from tests.engine.test_run import without_times
 
 ROOT = Path(__file__).parent.parent.parent
 SETTINGS = (
-    "--dataset digits --batch_size 32 --device cpu --precision fp32 --log_interval 7 --model VGGs --mlp_hidden_dim 16 "
+    "--dataset digits --train_size 320 --batch_size 32 --device cpu --precision fp32 --log_interval 7 --model VGGs --mlp_hidden_dim 16 "
     "--dropout_prob 0.3 --random_erasing"
 )
-LAST_EPOCHS = 40  # about twenty seconds of work, so that a few kills meet it
+NUM_EPOCHS = 20  # as much work as starting the process, so that a few kills meet it
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 ENDS = {0, 130, 143, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}
 
@@ -77,7 +77,7 @@ class Soak:
         Raises:
             SystemExit: something is not as it must be; the folder is kept.
         """
-        words = [*SETTINGS.split(), "--wandb", "offline", f"--{method}", "--epochs", str(LAST_EPOCHS)]
+        words = [*SETTINGS.split(), "--wandb", "offline", f"--{method}", "--epochs", str(NUM_EPOCHS)]
         begin = time.monotonic()
         self.check(self.launch(folder, [*words, "--path", "whole"], None) == 0, folder, "the undisturbed run failed")
         self.life_s = time.monotonic() - begin
