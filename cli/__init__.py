@@ -12,8 +12,7 @@ from pydantic import ValidationError
 
 from cli.build import PROGRAM, SHORT, evaluate_parser, report_parser, train_parser
 from cli.messages import explain
-from cli.settings import Item, check_effects, check_needs, read_config, read_resumed
-from consts import CONFIG_FILE
+from cli.settings import Item, check_effects, check_needs, read_config, read_resumed, read_run
 from schemas import DEFAULT_METHOD, Args, build_args, method_sections
 from sections.fields import FALSE_WORDS, TRUE_WORDS
 from utils import UsageError, did_you_mean
@@ -62,10 +61,8 @@ def args_of_run(folder: Path) -> Args:
     Raises:
         UsageError: ``folder`` is not a run folder, or its settings are not possible ones.
     """
-    if not (folder / CONFIG_FILE).is_file():
-        raise UsageError(f"{folder}: no run folder there (it would hold {CONFIG_FILE})")
-    values = read_config(folder / CONFIG_FILE)
-    method = _choose_method({}, values["method"].value if "method" in values else None)
+    values = read_run(folder)
+    method = _choose_method({}, values["method"].value)
     return _validated(values | {"method": Item(method, "method")})
 
 

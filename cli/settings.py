@@ -43,13 +43,15 @@ def read_config(path: Path) -> dict[str, Item]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror or error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2000-99-99
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
         raise UsageError(f"{path} is not valid YAML{line}: {getattr(error, 'problem', None) or error}") from None
+    if content is None:  # nothing but comments
+        return {}
     if not isinstance(content, dict):
         raise UsageError(f"{path} must hold settings as 'name: value', not a {type(content).__name__}")
     return {name: Item(value, f"{path}: {name}") for name, value in _flatten(path, content)}
@@ -71,6 +73,20 @@ def _flatten(path: Path, content: Mapping[Any, Any]) -> Iterator[tuple[str, Any]
             yield name, entry
 
 
+def read_run(folder: Path) -> dict[str, Item]:
+    """The settings that a run was started with.
+
+    Raises:
+        UsageError: ``folder`` is not a run folder, or its settings cannot be read.
+    """
+    if not (folder / CONFIG_FILE).is_file():
+        raise UsageError(f"{folder}: no run folder there (it would hold {CONFIG_FILE})")
+    values = read_config(folder / CONFIG_FILE)
+    if "method" not in values:  # every setting is in it, and defaults would make another run of it
+        raise UsageError(f"{folder / CONFIG_FILE} does not hold the settings of a run")
+    return values
+
+
 def read_resumed(flags: Mapping[str, Item]) -> dict[str, Item]:
     """The settings of the run that ``--resume RUN`` goes on with.
 
@@ -84,7 +100,7 @@ def read_resumed(flags: Mapping[str, Item]) -> dict[str, Item]:
         raise UsageError(
             f"--resume {wanted!r}: no run folder there (it would hold {CONFIG_FILE}); give its path, or auto"
         )
-    before = read_config(folder / CONFIG_FILE)
+    before = read_run(folder)
     for name, item in flags.items():
         if name not in HARMLESS and (name not in before or not _same(before[name].value, item.value)):
             value = before[name].value if name in before else "not set"

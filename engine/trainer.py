@@ -115,7 +115,9 @@ def _open_log(job: Job, args: Args, state: dict[str, Any] | None, held: contextl
         held.enter_context(folder.locked())
     else:
         folder = RunFolder(job.resume)
-        folder.forget_after(state["step"])
+        with checkpoint.fitting():
+            step = int(state["step"])
+        folder.forget_after(step)
         folder.begin_summary(args)
     held.enter_context(log_to_file(folder.path))
     tags = [args.method.method, args.model.model, args.data.dataset]
@@ -127,7 +129,8 @@ def _settle(args: Args, method: Method, feed: Feed, device: torch.device, state:
     """Replace ``auto`` by what it means here, so that the run folder says what was done."""
     chosen: str = args.run.precision
     if state is not None:
-        chosen = state["args"]["run"]["precision"]
+        with checkpoint.fitting():
+            chosen = state["args"]["run"]["precision"]
     elif chosen == "auto":
         chosen, ratio = choose_precision(method, feed.batch(0, 0))
         logger.info(f"Precision: {chosen} (a training step in fp32 takes {ratio:.2f} times as long as in bf16 here)")

@@ -28,8 +28,8 @@ from tests.engine.test_run import without_times
 
 ROOT = Path(__file__).parent.parent.parent
 SETTINGS = (
-    "--dataset digits --train_size 320 --batch_size 32 --device cpu --precision fp32 --log_interval 7 --model VGGs --mlp_hidden_dim 16 "
-    "--dropout_prob 0.3 --random_erasing"
+    "--dataset digits --train_size 320 --batch_size 32 --device cpu --precision fp32 --log_interval 7 --model VGGs "
+    "--mlp_hidden_dim 16 --dropout_prob 0.3 --random_erasing"
 )
 NUM_EPOCHS = 20  # as much work as starting the process, so that a few kills meet it
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
