@@ -36,12 +36,13 @@ def records(path: Path) -> list[dict]:
 
 
 QUICK = ("fp32", "mid-epoch")  # of every row, in `make test` too
+WITHOUT_BF16 = ("first step", "end of an interval")  # other arithmetic would show nothing new there
 
 
 def every_case() -> Iterator[Any]:
     for row in ROWS:
         for place in PLACES:
-            for precision in ("fp32", "bf16"):
+            for precision in ("fp32",) if place in WITHOUT_BF16 else ("fp32", "bf16"):
                 marks = [] if (precision, place) == QUICK else [pytest.mark.faults]
                 yield pytest.param(row, precision, place, marks=marks)
 
