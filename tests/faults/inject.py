@@ -21,15 +21,15 @@ from engine.module import TrainingModule
 
 
 def after_step(step: int, act: Callable[[TrainingModule], Any]) -> None:
-    """Call ``act`` right after the optimiser's step ``step`` (from 0)."""
-    take = TrainingModule._take_step
+    """Call ``act`` right after the optimiser's step ``step`` (from 0), in whatever thread took it."""
+    advance = TrainingModule._advance
 
-    def take_and_act(self: TrainingModule, index: int) -> None:
-        take(self, index)
+    def advance_and_act(self: TrainingModule, index: int) -> None:
+        advance(self, index)
         if index == step:
             act(self)
 
-    TrainingModule._take_step = take_and_act  # type: ignore[method-assign]
+    TrainingModule._advance = advance_and_act  # type: ignore[method-assign]
 
 
 def signal_after_step(step: int, number: int) -> None:

@@ -18,7 +18,11 @@ from tests.faults.conftest import last_state, only_run, status
 from tests.faults.process import NUM_STEPS, SMALL, STEPS_PER_EPOCH, finish
 
 # A row is a line: name and flags. Every method of the project is in it by itself.
-ROWS = {name: [f"--{name}", "--dropout_prob", "0.3"] for name in methods.names()}
+DROPOUT = ["--dropout_prob", "0.3"]
+ROWS = {name: [f"--{name}", *DROPOUT] for name in methods.names()} | {
+    "ssl": ["--dgl", "--ssl", "--upsample", *DROPOUT],
+    "threads": ["--dgl", "--layer_parallel", "threads", *DROPOUT],
+}
 TERM, KILL = signal.SIGTERM, signal.SIGKILL
 # Five steps an epoch, a log line every two: the steps lie inside an interval, at its end, and at both ends of an epoch.
 PLACES = {
