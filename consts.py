@@ -6,7 +6,7 @@ Shape suffixes used in names: ``B`` batch, ``C`` channels, ``H`` height, ``W`` w
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # --- networks -------------------------------------------------------------------------------------------------------
 
@@ -14,33 +14,42 @@ POOL = "M"
 
 
 class Layout(NamedTuple):
-    """What distinguishes one network of the VGG family (BasicCNN included) from another.
+    """What distinguishes one network from another.
 
     Attributes:
-        channels: convolution widths in order; ``"M"`` is a 2x2 max-pool that belongs to the block before it.
+        channels: widths in order; ``"M"`` is a 2x2 max-pool that belongs to the block before it.
         kernel_size: side of every convolution kernel, in pixels; padding keeps the size.
         mlp_n_hidden_layers: hidden layers of the classifier, where the flag does not say otherwise.
         mlp_hidden_dim: their width.
+        residual: whether every block but the first is a residual one of two convolutions. Then a map is halved where
+            the width grows, and the classifier sees the average over the last map.
     """
 
     channels: tuple[int | str, ...]
     kernel_size: int = 3
     mlp_n_hidden_layers: int = 1
     mlp_hidden_dim: int = 1024
+    residual: bool = False
 
     @property
     def num_blocks(self) -> int:
-        """Number of blocks, one per convolution."""
+        """Number of blocks, one per width."""
         return sum(entry != POOL for entry in self.channels)
 
     @property
-    def num_pools(self) -> int:
-        """Number of 2x2 max-pools; the input must be at least ``2 ** num_pools`` pixels wide."""
-        return len(self.channels) - self.num_blocks
+    def num_halvings(self) -> int:
+        """How often the map is halved; the input must be at least ``2 ** num_halvings`` pixels wide."""
+        return len({*self.channels}) - 1 if self.residual else len(self.channels) - self.num_blocks
 
 
-def _layout(text: str, **settings: int) -> Layout:
+def _layout(text: str, **settings: Any) -> Layout:
     return Layout(tuple(word if word == POOL else int(word) for word in text.split()), **settings)
+
+
+def _resnet(depth: int) -> Layout:
+    """He et al. (arXiv 1512.03385, section 4.2): a convolution, three stages of (depth - 2) / 6 residual blocks."""
+    widths = (16, *(width for width in (16, 32, 64) for _ in range((depth - 2) // 6)))
+    return Layout(widths, mlp_n_hidden_layers=0, residual=True)
 
 
 # BasicCNN: the first network of AlonNT/Thesis (commit f92ea47). The others are its VGG table (commit dbd2533): the
@@ -62,6 +71,9 @@ NETWORKS: dict[str, Layout] = {
     "VGG16c": _layout("64 64 128 128 M 256 256 256 M 512 512 512 512 512 512 M"),
     "VGG19": _layout("64 64 M 128 128 M 256 256 256 256 M 512 512 512 512 M 512 512 512 512 M", mlp_n_hidden_layers=0),
     "VGG19c": _layout("64 64 128 128 M 256 256 256 256 M 512 512 512 512 512 512 512 512 M"),
+    "ResNet20": _resnet(20),
+    "ResNet32": _resnet(32),
+    "ResNet110": _resnet(110),
 }
 
 # --- data sets ------------------------------------------------------------------------------------------------------

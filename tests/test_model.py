@@ -18,6 +18,8 @@ TABLE = {
     "BasicCNN": (829_952, 3, 4), "VGGs": (0.006e6, 3, 4), "VGGsw": (0.372e6, 3, 4), "VGGsxw": (1.481e6, 3, 4),
     "VGG8c": (4.504e6, 6, 4), "VGG8b": (6.793e6, 6, 2), "VGG11b": (9.449e6, 9, 2), "VGG11c": (9.226e6, 8, 4),
     "VGG13c": (9.411e6, 10, 4), "VGG16c": (14.723e6, 13, 4), "VGG19c": (20.035e6, 16, 4), "VGG11": (9.226e6, 8, 1),
+    # He et al. 2015, table 6, counts 0.27, 0.46 and 1.7 M with the classifier; here to the last one, without it.
+    "ResNet20": (269_072, 10, 8), "ResNet32": (463_504, 16, 8), "ResNet110": (1_727_312, 55, 8),
     "VGG13": (9.411e6, 10, 1), "VGG16": (14.723e6, 13, 1), "VGG19": (20.035e6, 16, 1),
 }  # fmt: skip
 
@@ -28,7 +30,7 @@ def test_counts_equal_the_published_table(name: str) -> None:
     with torch.device("meta"):
         network = build(name)
     count = sum(p.numel() for p in network.blocks.parameters())
-    assert count == (parameters if name == "BasicCNN" else pytest.approx(parameters, abs=500))
+    assert count == (parameters if isinstance(parameters, int) else pytest.approx(parameters, abs=500))
     assert network.num_blocks == num_blocks
     assert network.out_shapes[-1].height == network.out_shapes[-1].width == side
 
@@ -43,7 +45,7 @@ def test_classifiers_of_the_thesis() -> None:
     assert [type(layer) for layer in build("VGG16").classifier] == [nn.Flatten, nn.Linear]
 
 
-@pytest.mark.parametrize("name", ["BasicCNN", "VGGs", "VGG8c", "VGG8b", "VGG11"])
+@pytest.mark.parametrize("name", ["BasicCNN", "VGGs", "VGG8c", "VGG8b", "VGG11", "ResNet20"])
 @pytest.mark.parametrize("size", [32, 35])
 def test_shapes_by_arithmetic_are_the_real_ones(name: str, size: int) -> None:
     network = build(name, size, channels=1).eval()
@@ -127,4 +129,31 @@ def test_of_a_skipped_block_only_the_pool_stays(skipped: int) -> None:
         assert torch.equal(h_BCHW, pooled_BCHW)
         assert h_BCHW.shape[1:] == block.out_shape
     assert [block.out_shape for block in network.blocks[skipped:]] == whole.out_shapes[skipped:]
+    assert network.eval()(torch.randn(1, 3, 32, 32)).shape == (1, 5)
+
+
+@pytest.mark.parametrize(("name", "published"), [("ResNet20", 0.27), ("ResNet32", 0.46), ("ResNet110", 1.7)])
+def test_residual_networks_have_the_published_size(name: str, published: float) -> None:
+    with torch.device("meta"):
+        network = build(name)
+    count = sum(p.numel() for p in network.parameters()) + 5 * 65  # ten classes, where these have five
+    assert round(count / 1e6, 2 if published < 1 else 1) == published
+
+
+def test_a_residual_block_whose_body_is_silent_gives_back_its_input() -> None:
+    network = build("ResNet20")
+    x_BCHW = torch.rand(2, 16, 8, 8)
+    for index, (stride, width) in ((1, (1, 16)), (4, (2, 32))):
+        features = network.block(index).features
+        torch.nn.init.zeros_(features.body[-1].weight)
+        expected = torch.zeros(2, width, 8 // stride, 8 // stride)
+        expected[:, :16] = x_BCHW[:, :, ::stride, ::stride]
+        assert torch.equal(features(x_BCHW), expected)
+
+
+@pytest.mark.parametrize("skipped", [1, 5, 9])
+def test_a_skipped_residual_block_keeps_the_resolution(skipped: int) -> None:
+    network = build_backbone(ModelArgs(model="ResNet20"), make_spec(32), num_skipped_blocks=skipped)
+    assert not [*network.blocks[:skipped].parameters()]
+    assert network.out_shapes[-1] == build("ResNet20").out_shapes[-1]
     assert network.eval()(torch.randn(1, 3, 32, 32)).shape == (1, 5)
