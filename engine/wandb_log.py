@@ -74,7 +74,9 @@ class WandbLog:
         """Open the run; a resumed one goes on under the id it was given first."""
         id_file = folder / WANDB_DIR / _ID_FILE
         before = id_file.read_text(errors="replace").strip() if id_file.exists() else ""
-        run_id = before if _ID.fullmatch(before) else secrets.token_hex(4)
+        # An agent of a sweep names the run, and would not see another one.
+        new_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+        run_id = before if _ID.fullmatch(before) else new_id
         write_text(id_file, run_id)
         settings = wandb.Settings(
             init_timeout=_INIT_TIMEOUT_S,
