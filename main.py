@@ -96,6 +96,13 @@ def evaluate(command: cli.Command) -> None:
         print(f"{name:28} {value:.4f}")
 
 
+def sweep(command: cli.Command) -> None:
+    """Run many trainings, and find the best."""
+    import sweeps
+
+    print(sweeps.sweep(command.options, command.text))
+
+
 def print_config(command: cli.Command) -> None:
     """Print the resolved settings."""
     import yaml
@@ -104,7 +111,7 @@ def print_config(command: cli.Command) -> None:
     print(yaml.safe_dump(command.args.model_dump(mode="json"), sort_keys=False), end="")
 
 
-VERBS = {"train": train, "report": report, "evaluate": evaluate, "print_config": print_config}
+VERBS = {"train": train, "report": report, "evaluate": evaluate, "sweep": sweep, "print_config": print_config}
 
 
 def main(argv: Sequence[str]) -> int:

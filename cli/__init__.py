@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cli.build import PROGRAM, SHORT, evaluate_parser, report_parser, train_parser
+from cli.build import PROGRAM, SHORT, evaluate_parser, report_parser, sweep_parser, train_parser
 from cli.messages import explain
 from cli.settings import Item, check_effects, check_needs, read_config, read_resumed, read_run
 from schemas import DEFAULT_METHOD, Args, build_args, method_sections
@@ -25,7 +25,7 @@ class Command:
     """What the user asked for.
 
     Attributes:
-        verb: ``train``, ``print_config``, ``report`` or ``evaluate``.
+        verb: ``train``, ``print_config``, ``report``, ``evaluate`` or ``sweep``.
         text: the command as typed, quoted for a shell.
         args: the settings; of ``train`` and ``print_config`` only.
         options: the values of the other verbs.
@@ -52,6 +52,8 @@ def parse(argv: Sequence[str]) -> Command:
         return Command("report", text, options=report_parser().parse_strictly(words[1:]))
     if words[:1] == ["evaluate"]:
         return Command("evaluate", text, options=evaluate_parser().parse_strictly(words[1:]))
+    if words[:1] == ["sweep"]:
+        return Command("sweep", text, options=_sweep_options(words[1:]))
     return _train_command(words, text)
 
 
@@ -71,6 +73,20 @@ def _validated(values: Mapping[str, Item]) -> Args:
         return build_args({name: item.value for name, item in values.items()})
     except ValidationError as error:
         raise UsageError(explain(error, values)) from None
+
+
+def _sweep_options(words: Sequence[str]) -> dict[str, Any]:
+    """What ``sweep`` was given, defaults filled in; a new sweep or an old one, not both."""
+    options = sweep_parser().parse_strictly(words)
+    if (options["file"] is None) == (options["resume"] is None):
+        raise UsageError("sweep needs a FILE.yaml, or --resume FOLDER; give one of them")
+    for name in ("seed", "path"):
+        if options["resume"] is not None and options[name] is not None:
+            raise UsageError(f"--{name} has no effect with --resume: the sweep has its own")
+    word = str(options.get("progress_bar", "true")).lower()
+    if word not in TRUE_WORDS + FALSE_WORDS:
+        raise UsageError(f"--progress_bar {word!r}: allowed is true or false")
+    return options | {"path": options["path"] or "experiments", "progress_bar": word in TRUE_WORDS}
 
 
 def _normalise(word: str) -> str:

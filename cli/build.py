@@ -46,7 +46,7 @@ def _shown(value: Any) -> str:
     return "none" if value in (None, "") else str(value)
 
 
-def _add_switch(group: argparse._ArgumentGroup, name: str, dest: str, help_text: str) -> None:
+def _add_switch(group: argparse._ActionsContainer, name: str, dest: str, help_text: str) -> None:
     """``--name``, ``--name=true``, ``--name True`` and ``--no_name``."""
     absent = argparse.SUPPRESS
     group.add_argument(f"--{name}", dest=dest, nargs="?", const="true", metavar="BOOL", default=absent, help=help_text)
@@ -105,7 +105,8 @@ def train_parser(method: str | None = None, *, with_help: bool = True) -> Parser
         description="Train a convolutional network without end-to-end back-propagation, or with it.",
         epilog="other commands (each has --help):\n"
         f"  python {PROGRAM} report RUN...    compare runs: a table, figures and a page\n"
-        f"  python {PROGRAM} evaluate RUN     test the weights of a run again\n\n"
+        f"  python {PROGRAM} evaluate RUN     test the weights of a run again\n"
+        f"  python {PROGRAM} sweep FILE       search settings: many runs, one study\n\n"
         "Switches: --dgl, --no_dgl, --dgl=true. Dashes and underscores are the same. Defaults < --config < flags.",
     )
     files = parser.add_argument_group("Settings from files")
@@ -141,4 +142,31 @@ def evaluate_parser() -> Parser:
     parser.add_argument("runs", nargs=1, metavar="RUN", help="a run folder")
     parser.add_argument("--weights", choices=("best", "last"), default="best", help="which checkpoint [default best]")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0, ... [default auto]")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed is a whole number, at least 1")
+    return int(text)
+
+
+def sweep_parser() -> Parser:
+    """The parser of ``sweep``."""
+    parser = Parser(
+        prog=f"{PROGRAM} sweep",
+        description="Search settings without a server: a file in wandb's sweep format, a run folder for every trial, "
+        "a table and figures in the end. `wandb sweep FILE` and `wandb agent` take the same files.",
+    )
+    parser.add_argument("file", nargs="?", metavar="FILE.yaml", help="the sweep, as configs/sweeps/*.yaml")
+    parser.add_argument(
+        "--resume", metavar="FOLDER", help="go on with this sweep instead, or help another machine that runs it"
+    )
+    parser.add_argument(
+        "--trials", type=_count, help="how many in all [default run_cap of the file, or the whole grid]"
+    )
+    parser.add_argument("--workers", type=_count, default=1, help="trials side by side [default 1]")
+    parser.add_argument("--seed", type=int, help="seed of the search, not of the runs [default 0]")
+    parser.add_argument("--path", help="folder of the sweep's folder [default experiments]")
+    _add_switch(parser, "progress_bar", "progress_bar", "draw a progress bar (in a terminal) [default on]")
     return parser

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 # network.
 RANKS = [
     {"consts", "utils"}, {"sections"}, {"schemas", "reports"}, {"cli", "model", "datamodules"}, {"heads", "objectives"},
-    {"methods"}, {"diagnostics"}, {"engine"}, {"main", "benchmarks"},
+    {"methods"}, {"diagnostics"}, {"engine"}, {"sweeps"}, {"main", "benchmarks"},
 ]  # fmt: skip
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 FILES = [
@@ -58,7 +58,9 @@ def test_heavy_libraries_stay_out_of_the_light_rooms(path: Path) -> None:
         assert not heavy & {name for name, _ in found}
     if room == "reports":
         assert not (heavy - {"matplotlib"}) & {name for name, _ in found}
-    if room in ("main", "reports"):
+    if room == "sweeps":
+        assert not (heavy - {"matplotlib"}) & {name for name, _ in found}  # the trials train, the sweep watches
+    if room in ("main", "reports", "sweeps"):
         assert not heavy & {name for name, top in found if top}
     if room in ("methods", "heads", "objectives", "model"):
         assert not {"pytorch_lightning", "wandb", "loguru"} & {name for name, _ in found}

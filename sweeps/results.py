@@ -1,0 +1,102 @@
+"""A sweep in the end: a table for the terminal, one for spreadsheets, and figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+
+from loguru import logger
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeps.check import words_of
+from sweeps.display import show_value
+from sweeps.study import BEST_EPOCH, BEST_VALUE, MESSAGE, RUN, SweepStudy
+from utils import duration, write_text
+
+STATES = {
+    TrialState.COMPLETE: "done", TrialState.PRUNED: "stopped early", TrialState.FAIL: "failed",
+    TrialState.RUNNING: "open", TrialState.WAITING: "waiting",
+}  # fmt: skip
+MAX_SHOWN = 20  # rows in the terminal; the CSV has all
+
+
+def summarise(study: SweepStudy) -> str:
+    """Write ``trials.csv`` and the figures, and return the table."""
+    if not study.trials:
+        return "No trial was started."
+    write_text(study.folder.path / "trials.csv", _csv(study))
+    written = ["trials.csv"]
+    try:
+        from sweeps.figures import write_figures
+
+        written += write_figures(study)
+    except Exception as error:  # a picture is never worth a sweep
+        logger.warning(f"cannot draw the sweep: {error}")
+    lines = [table(study), "", *_last_words(study), "Written:"]
+    return "\n".join([*lines, *(f"  {study.folder.path / name}" for name in written)])
+
+
+def ordered(study: SweepStudy) -> list[FrozenTrial]:
+    """The best first; those without a value at the end, by number."""
+    ranked = study.ranked()
+    return ranked + [trial for trial in study.trials if trial not in ranked]
+
+
+def table(study: SweepStudy) -> str:
+    """Aligned text, a row for each trial."""
+    header = ["trial", "state", study.file.spec.metric.name, "epoch", "time", *study.file.varied]
+    trials = ordered(study)
+    rows = [[*_facts(trial), *map(show_value, study.values_of(trial).values())] for trial in trials[:MAX_SHOWN]]
+    rows = [row + [""] * (len(header) - len(row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    aligned = [
+        "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]
+    ]
+    aligned.insert(1, "-" * len(aligned[0]))
+    if len(trials) > MAX_SHOWN:
+        aligned.append(f"... and {len(trials) - MAX_SHOWN} more in trials.csv")
+    return "\n".join(aligned)
+
+
+def _facts(trial: FrozenTrial) -> list[str]:
+    value, epoch = trial.user_attrs.get(BEST_VALUE), trial.user_attrs.get(BEST_EPOCH)
+    seconds = trial.duration.total_seconds() if trial.duration else None
+    return [
+        str(trial.number),
+        STATES[trial.state],
+        "-" if value is None else f"{value:.4g}",
+        "-" if epoch is None else str(epoch),
+        "-" if seconds is None else duration(seconds),
+    ]
+
+
+def _last_words(study: SweepStudy) -> Iterator[str]:
+    ranked = study.ranked()
+    if ranked:
+        words = words_of(study.file, study.values_of(ranked[0]))
+        yield f"Best: trial {ranked[0].number}: python main.py {' '.join(words)}"
+    for trial in study.trials:
+        if MESSAGE in trial.user_attrs and trial.state == TrialState.FAIL:
+            yield f"Trial {trial.number} failed: {trial.user_attrs[MESSAGE]}"
+
+
+def _csv(study: SweepStudy) -> str:
+    """One row a trial, the best first; values as they were given to the run."""
+    names = list(study.file.varied)
+    fixed = ["trial", "state", study.file.spec.metric.name, "best_epoch", "wall_s"]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, [*fixed, *names, "run", "message"], lineterminator="\n")
+    writer.writeheader()
+    for trial in ordered(study):
+        row = {
+            "trial": trial.number,
+            "state": STATES[trial.state],
+            study.file.spec.metric.name: trial.user_attrs.get(BEST_VALUE),
+            "best_epoch": trial.user_attrs.get(BEST_EPOCH),
+            "wall_s": round(trial.duration.total_seconds(), 1) if trial.duration else None,
+            "run": trial.user_attrs.get(RUN),
+            "message": trial.user_attrs.get(MESSAGE),
+        }
+        writer.writerow(row | study.values_of(trial))
+    return buffer.getvalue()
