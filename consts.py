@@ -124,6 +124,9 @@ CROP_PADDING = 4  # pixels of zeros on each side before a random crop (He et al.
 
 TRAIN, VAL, TEST = "train", "val", "test"
 LOSS, ACCURACY = "loss", "accuracy"
+INSIDE = "inside"  # stands for the split in the names of what --diagnostics measures
+ALIGNMENT, GRADIENT_RATIO = "alignment", "gradient_ratio"
+PROBE_ACCURACY, CKA = "probe_accuracy", "cka_"  # the second begins a name: inside/block_00/cka_block_02
 PRED_LOSS, SSL_LOSS = "pred_loss", "ssl_loss"  # the two parts of a block's loss with --ssl, without their weights
 
 
@@ -137,6 +140,7 @@ def metric_name(split: str, quantity: str, block: int | None = None) -> str:
     return f"{split}/{quantity}" if block is None else f"{split}/{block_name(block)}/{quantity}"
 
 
+FILTERS = "filters"  # name of the picture of the first convolution's kernels
 RECONSTRUCTIONS = "reconstructions_"  # begins the name of the picture of what a block's decoder draws
 
 

@@ -239,6 +239,7 @@ SECTIONS: dict[str, type[Section]] = {
 # What may differ between a run and its continuation: where things are shown or computed, not what is learned.
 HARMLESS = frozenset(
     {
+        "diagnostics",
         "layer_parallel",
         "num_stages",
         "stages",

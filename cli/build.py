@@ -42,7 +42,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):
-        return ",".join(f"{part:g}" for part in value)
+        return ",".join(f"{part:g}" if isinstance(part, float) else str(part) for part in value)
     return "none" if value in (None, "") else str(value)
 
 

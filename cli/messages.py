@@ -20,8 +20,9 @@ _SHORT.maxstring = _SHORT.maxother = 100
 
 
 def choices(field: FieldInfo) -> tuple[str, ...]:
-    """The words that a setting allows, empty where it is not a choice."""
-    return tuple(get_args(field.annotation)) if get_origin(field.annotation) is Literal else ()
+    """The words that a setting, or each entry of a list, allows; empty where it is not a choice."""
+    annotation = get_args(field.annotation)[0] if is_list(field) else field.annotation
+    return tuple(get_args(annotation)) if get_origin(annotation) is Literal else ()
 
 
 def is_boolean(field: FieldInfo) -> bool:
@@ -43,7 +44,7 @@ def range_text(field: FieldInfo) -> str:
 def allowed(field: FieldInfo) -> str:
     """Everything that a setting takes, in words."""
     if words := choices(field):
-        return "one of " + ", ".join(words)
+        return ("some of " if is_list(field) else "one of ") + ", ".join(words)
     if is_boolean(field):
         return "true or false"
     if is_list(field):

@@ -25,6 +25,7 @@ from engine.console import Progress
 from engine.devices import autocast
 from engine.evaluation import evaluate
 from engine.meter import Meter, Totals
+from engine.observers import Observers
 from engine.optimizers import build_optimizer
 from engine.pipeline import Pipeline
 from engine.run_log import RunLog
@@ -64,11 +65,13 @@ class TrainingModule(pl.LightningModule):
         best: the best epoch's number (from 1), and its accuracies.
     """
 
-    def __init__(self, args: Args, method: Method, feeds: dict[str, Feed], log: RunLog, stop: StopRequest) -> None:
+    def __init__(
+        self, args: Args, method: Method, feeds: dict[str, Feed], log: RunLog, stop: StopRequest, observers: Observers
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.args, self.method, self.feeds = args, method, feeds
-        self.run_log, self.stop = log, stop
+        self.run_log, self.stop, self.observers = log, stop, observers
         self.optimizer = build_optimizer(args.optim, method)
         self.steps_per_epoch = feeds[TRAIN].num_steps
         self.num_steps = self.steps_per_epoch * args.optim.epochs
@@ -228,10 +231,11 @@ class TrainingModule(pl.LightningModule):
             if split in self.feeds:
                 values |= evaluate(self.method, self.feeds[split], self.args.run.precision).means(split)
         self.epoch_totals = Totals()
+        values |= self.observers.measure(self.method)
         self.run_log.write("epoch", self._position(epoch) | values)
         self._announce(epoch, values)
         if self.run_log.is_due or self.step == self.num_steps:
-            self._show_reconstructions(epoch)
+            self._show_pictures(epoch)
         chosen = values[metric_name(VAL if VAL in self.feeds else TEST, ACCURACY)]
         better = chosen > self.best["chosen"]
         if better:
@@ -242,13 +246,13 @@ class TrainingModule(pl.LightningModule):
         if self.stop.exit_code is not None:
             raise Interrupted(self.stop.exit_code)
 
-    def _show_reconstructions(self, epoch: int) -> None:
+    def _show_pictures(self, epoch: int) -> None:
         feed = self.feeds[TEST]
         batch = feed.sample(NUM_SHOWN)
         with autocast(batch.x_BCHW.device, self.args.run.precision):
             grids = reconstruction_grids(self.method, batch, feed.spec)
         pictures = {RECONSTRUCTIONS + block_name(index): grid for index, grid in grids.items()}
-        self.run_log.show(pictures, self._position(epoch))
+        self.run_log.show(pictures | self.observers.pictures(self.method), self._position(epoch))
 
     def _announce(self, epoch: int, values: dict[str, float]) -> None:
         assert self.progress is not None

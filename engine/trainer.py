@@ -23,6 +23,7 @@ from engine import checkpoint, memory
 from engine.console import last_words, log_to_file
 from engine.devices import choose_precision, compile_blocks, set_determinism
 from engine.module import Chunks, TrainingModule
+from engine.observers import Observers
 from engine.partition import choose_stages
 from engine.provenance import environment
 from engine.run_folder import RunFolder
@@ -93,12 +94,13 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
     set_determinism(job.args.optim.deterministic)
     method = job.method.to(job.device).to(memory_format=torch.channels_last)
     feeds = make_feeds(job.args, job.splits, job.device)
+    observers = Observers(job.args, job.splits, job.device)
     args = _settle(job.args, method, feeds[TRAIN], job.device, state)
     stages = choose_stages(args.run, method, feeds[TRAIN].batch(0, 0))
     if args.run.compile:
         compile_blocks(method, job.device)
     with StopRequest() as stop:  # from here on there is a run folder, and a signal must not leave it as it is
-        module = TrainingModule(args, method, feeds, _open_log(job, args, state, held), stop)
+        module = TrainingModule(args, method, feeds, _open_log(job, args, state, held), stop, observers)
         if state is not None:
             module.restore(state)
         if stages:  # after it, since loading a state gives the optimiser new groups

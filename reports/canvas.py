@@ -83,6 +83,17 @@ def integer_axis(axes: Axes, label: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
+def ratio_axis(axes: Axes) -> None:
+    """A logarithmic y axis with plain numbers; between the powers of ten only where there are few of these."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    plain = FuncFormatter(lambda value, position: f"{value:g}")
+    axes.yaxis.set_major_formatter(plain)
+    axes.yaxis.set_minor_formatter(plain if high < 8 * low else NullFormatter())
+
+
 def say_nothing_yet(axes: Axes, text: str) -> None:
     """Put ``text`` where the curves will be."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center")
@@ -96,12 +107,15 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
         axes: where the curves are drawn already.
         ends: last value, text and colour of each curve.
     """
-    low, high = axes.get_ylim()
+    height = axes.yaxis.get_transform().transform  # of a logarithmic axis the logarithm
+    low, high = height(axes.get_ylim())
     figure = axes.get_figure(root=True)
     assert figure is not None  # only for the type checker
     height_pt = 0.75 * 72 * figure.get_size_inches()[1]  # the axes take about three quarters of the figure
     ends = sorted(ends)
-    places = spread_out([(value - low) / (high - low) for value, _, _ in ends], 1.2 * FONT_PT / height_pt)
+    places = spread_out(
+        [(float(height(value)) - low) / (high - low) for value, _, _ in ends], 1.2 * FONT_PT / height_pt
+    )
     for place, (_, text, colour) in zip(places, ends, strict=True):
         axes.text(1.015, place, text, color=colour, transform=axes.transAxes, va="center", ha="left")
 

@@ -12,27 +12,27 @@ from reports.canvas import (
     PALETTE,
     canvas,
     integer_axis,
-    label_ends,
     render,
     say_nothing_yet,
 )
+from reports.curves import NO_VALUES, finish, plot, ramp
 from reports.groups import Group, Spread, group_runs
+from reports.inside import inside_figures
 from reports.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NO_VALUES = "no values to show yet"
 TEST_ACCURACY = "test accuracy (%)"
-MAX_MARKED_EPOCHS = 30  # with more points, markers hide the curve
 MAX_NAMED_BLOCKS = 9  # with more, only some curves are named, and numbers above bars are rounded
 LEGEND_WIDTH = 110  # characters that fit below a figure of README width
 
 
 def run_pictures(run: Run) -> dict[str, str]:
     """Name and SVG text of every figure of one run."""
-    return {name: render(draw(run), "svg").decode() for name, draw in _RUN_FIGURES.items()}
+    figures = _RUN_FIGURES | inside_figures(run)
+    return {name: render(draw(run), "svg").decode() for name, draw in figures.items()}
 
 
 def _loss_figure(run: Run) -> Figure:
@@ -51,17 +51,17 @@ def _curves_figure(run: Run, quantity: str, label: str, form: str) -> Figure:
         ends = []
         for (split, curve), colour in zip(curves.items(), (PALETTE[0], PALETTE[2], PALETTE[1]), strict=True):
             if curve:
-                _plot(axes, curve, colour)
+                plot(axes, curve, colour)
                 last = list(curve.values())[-1]
                 ends.append((last, f"{split} {form.format(last)}", colour))
-        _finish(axes, ends, label)
+        finish(axes, ends, label)
     return figure
 
 
 def _blocks_figure(run: Run) -> Figure:
     """Test accuracy of every block by epoch, and at the end side by side."""
     final = run.block_accuracies()
-    colours = _ramp(len(final))
+    colours = ramp(len(final))
     every = 1 + (len(final) - 1) // MAX_NAMED_BLOCKS
     with canvas(9.0, 3.4) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
@@ -69,10 +69,10 @@ def _blocks_figure(run: Run) -> Figure:
         for block, colour in enumerate(colours):
             curve = run.curve(metric_name(TEST, ACCURACY, block))
             if curve:
-                _plot(left, curve, colour)
+                plot(left, curve, colour)
                 if block % every == 0 or block == len(final) - 1:
                     ends.append((list(curve.values())[-1], f"block {block}", colour))
-        _finish(left, ends, TEST_ACCURACY)
+        finish(left, ends, TEST_ACCURACY)
         _bars(right, final, colours)
     return figure
 
@@ -177,28 +177,6 @@ def plot_spread(
         axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
 
 
-def _plot(axes: Axes, curve: dict[int, float], colour: str) -> None:
-    marker = "o" if len(curve) <= MAX_MARKED_EPOCHS else ""
-    axes.plot(list(curve), list(curve.values()), color=colour, marker=marker, markersize=3)
-
-
-def _finish(axes: Axes, ends: Sequence[tuple[float, str, str]], label: str) -> None:
-    axes.set_ylabel(label)
-    integer_axis(axes, "epoch")
-    if ends:
-        label_ends(axes, ends)
-    else:
-        say_nothing_yet(axes, NO_VALUES)
-
-
 def _markers(count: int) -> list[str]:
     """A marker for each group; when the colours start again, they start again one marker further."""
     return [MARKERS[(index + index // len(PALETTE)) % len(MARKERS)] for index in range(count)]
-
-
-def _ramp(count: int) -> list[str]:
-    """Colours from the first block to the last, of even lightness, so that none vanishes on a dark or a light page."""
-    from matplotlib.colors import LinearSegmentedColormap, to_hex
-
-    colours = LinearSegmentedColormap.from_list("blocks", [PALETTE[0], "#a8518f", PALETTE[1]])
-    return [to_hex(colours(block / max(1, count - 1))) for block in range(count)]

@@ -13,7 +13,10 @@ from consts import DONE
 from reports.runs import Run, printable
 
 # Settings that say how a run was watched, stored or repeated, not what was done.
-BOOKKEEPING = {"seed", "name", "path", "data_dir", "download", "wandb", "log_interval", "progress_bar", "resume"}
+BOOKKEEPING = {
+    "seed", "name", "path", "data_dir", "download", "wandb", "log_interval", "progress_bar", "resume",
+    "diagnostics",
+}  # fmt: skip
 MAX_VALUE_LENGTH = 40  # of a setting inside a label
 
 

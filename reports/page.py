@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
-from consts import PLOT_DIR, RECONSTRUCTIONS
+from consts import FILTERS, PLOT_DIR, RECONSTRUCTIONS
 from reports.canvas import GRID, INK, PALETTE, PAPER
 from reports.columns import COLUMNS, progress, show_blocks, status
 from reports.figures import run_pictures
@@ -26,6 +26,11 @@ CAPTIONS = {
     "blocks": "Test accuracy of the classifier on top of every block: by epoch, and after the last one.",
     "ranking": "Test accuracy after the last epoch, best first: the mean over the runs of a group, and their range.",
     "curves": "The network by epoch; bands reach from the lowest to the highest run of a group.",
+    "alignment": "Gradients of every block against back-propagation's, at the same weights and on the same training "
+    "images, without dropout: cosine of the angle, and ratio of the norms.",
+    "probes": "Linear classifiers fitted in closed form to what every block makes of training images, scored on "
+    "held-out ones: by epoch, and after the last one beside the block's own classifier.",
+    "cka": "Similarity of the blocks' features of held-out images (linear CKA) after the last epoch.",
     "comparison": "Runs with the same settings but the seed share a colour: the line is their mean, the band reaches "
     "from the lowest to the highest. A thin line across is a network without classifiers inside.",
 }
@@ -86,12 +91,20 @@ def _one_run(run: Run, figures: str) -> str:
 
 def _drawings(folder: Path) -> str:
     """The pictures that the run itself drew, inside the page."""
-    figures = []
+    captions = {}
     for path in sorted((folder / PLOT_DIR).glob(f"{RECONSTRUCTIONS}*.png")):
-        source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-        block = escape(path.stem.removeprefix(RECONSTRUCTIONS))
-        caption = f"{block}: test images as its decoder is to give them back, and below them as it does."
-        figures.append(f'<figure><img src="{source}" alt=""><figcaption>{caption}</figcaption></figure>\n')
+        block = path.stem.removeprefix(RECONSTRUCTIONS)
+        captions[path] = f"{block}: test images as its decoder is to give them back, and below them as it does."
+    filters = folder / PLOT_DIR / f"{FILTERS}.png"
+    if filters.exists():
+        captions[filters] = (
+            "Kernels of the first convolution, each from its least value (dark) to its greatest (light)."
+        )
+    figures = [
+        f'<figure><img src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" alt="">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>\n"
+        for path, caption in captions.items()
+    ]
     return f'<div class="figures">{"".join(figures)}</div>\n' if figures else ""
 
 

@@ -87,3 +87,10 @@ def _kinds(annotation: Any) -> set[Any]:
     if not inner:
         return {annotation}
     return {type(item) if not isinstance(item, type) else item for item in inner} | set().union(*map(_kinds, inner))
+
+
+def list_from_text(value: Any) -> Any:
+    """``a,b``, ``a b``, and ``[a, b]`` or ``(a, b)`` as a sweep's agent writes them; what is no text stays."""
+    if not isinstance(value, str):
+        return value
+    return [word.strip("'\"") for word in value.strip("[]() ").replace(",", " ").split()]

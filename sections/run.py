@@ -129,7 +129,18 @@ class RunArgs(Section):
         "auto", "where wandb logs; auto: online when logged in, else offline"
     )
     log_interval: int = setting(50, "steps between two lines of training metrics", unit="steps", ge=1)
+    diagnostics: tuple[Literal["alignment", "probes", "filters", "cka"], ...] = setting(
+        (),
+        "what to look at after every epoch: gradients against back-prop's, linear probes of every block, the first "
+        "kernels, similarity of the blocks",
+        shown="none",
+    )
     progress_bar: bool = setting(True, "draw a progress bar (in a terminal)")
     resume: str | None = setting(
         None, "go on with this run folder; auto: the newest unfinished run of the same settings"
     )
+
+    @field_validator("diagnostics", mode="before")
+    @classmethod
+    def _list_from_text(cls, value: Any) -> Any:
+        return list_from_text(value)

@@ -1,0 +1,91 @@
+"""What every block makes of some images, and what can be said of it without training anything.
+
+scikit-learn's `Ridge` was tried on paper: the formula is one line, and the library is 40 MB.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from datamodules.feed import Feed
+from methods._base import Method
+
+PROBE_SIDE = 4  # maps are averaged to this side or less before a probe sees them, as linear heads do
+RIDGE = 1e-2  # of the number of images; the probe's weight decay
+
+
+def block_features(method: Method, feed: Feed, side: int | None = None) -> list[Tensor]:
+    """Every block's output on all images of a feed, (P, D) each, on the feed's device.
+
+    Args:
+        method: put into evaluation mode for the moment, and back into training mode.
+        feed: a split without augmentation.
+        side: average-pool maps to this side at most.
+    """
+    method.eval()
+    parts: list[list[Tensor]] = [[] for _ in range(method.backbone.num_blocks)]
+    with torch.inference_mode():
+        for step in range(feed.num_steps):
+            h_BCHW = feed.batch(0, step).x_BCHW
+            for index in range(method.backbone.num_blocks):
+                h_BCHW = method.backbone.block(index)(h_BCHW)
+                parts[index].append(_pooled(h_BCHW, side).flatten(1))
+    method.train()
+    return [torch.cat(part) for part in parts]
+
+
+def _pooled(h_BCHW: Tensor, side: int | None) -> Tensor:
+    if side is None or max(h_BCHW.shape[2:]) <= side:
+        return h_BCHW
+    return functional.adaptive_avg_pool2d(h_BCHW, (min(side, h_BCHW.shape[2]), min(side, h_BCHW.shape[3])))
+
+
+def labels(feed: Feed) -> Tensor:
+    """(P,) labels of a feed without augmentation."""
+    return torch.cat([feed.batch(0, step).y_B for step in range(feed.num_steps)])
+
+
+def ridge_weights(x_PD: Tensor, y_PN: Tensor, penalty: float) -> Tensor:
+    """Minimiser (D, N) of ``|XW - Y|^2 + penalty |W|^2``, in the smaller of its two closed forms."""
+    num_images, num_features = x_PD.shape
+    if num_features <= num_images:
+        eye_DD = torch.eye(num_features, dtype=x_PD.dtype, device=x_PD.device)
+        return torch.linalg.solve(x_PD.T @ x_PD + penalty * eye_DD, x_PD.T @ y_PN)
+    eye_PP = torch.eye(num_images, dtype=x_PD.dtype, device=x_PD.device)
+    return x_PD.T @ torch.linalg.solve(x_PD @ x_PD.T + penalty * eye_PP, y_PN)
+
+
+def probe_accuracy(fit_PD: Tensor, fit_y_P: Tensor, held_PD: Tensor, held_y_P: Tensor, num_classes: int) -> float:
+    """Accuracy in percent, on the held-out images, of a linear classifier that was fitted to the others.
+
+    Features are standardised with the mean and deviation of the images of the fit, the targets are one-hot less their
+    mean, the penalty is `RIDGE` times their number. In float64; nothing is drawn at random.
+    """
+    fit_PD, held_PD = fit_PD.double(), held_PD.double()
+    mean_D, std_D = fit_PD.mean(0), fit_PD.std(0, correction=0)
+    # A feature that varies by less than float32 can tell says nothing.
+    std_D = torch.where(std_D > 1e-6 * fit_PD.abs().amax(0), std_D, torch.inf)
+    y_PN = functional.one_hot(fit_y_P, num_classes).double()
+    mean_N = y_PN.mean(0)
+    weights_DN = ridge_weights((fit_PD - mean_D) / std_D, y_PN - mean_N, RIDGE * len(fit_PD))
+    guesses_P = ((held_PD - mean_D) / std_D @ weights_DN + mean_N).argmax(1)
+    return 100 * float((guesses_P == held_y_P).double().mean())
+
+
+def linear_cka(x_PD: Tensor, y_PE: Tensor) -> float:
+    """Similarity of two sets of features of the same images, in [0, 1]: 1 up to rotation, scale and shift.
+
+    Linear CKA (Kornblith et al., arXiv 1905.00414, equation 4) through Gram matrices, which are P by P however many
+    features there are. 0 where one of them does not vary.
+    """
+    gram_x_PP, gram_y_PP = _centred_gram(x_PD), _centred_gram(y_PE)
+    norm = gram_x_PP.norm() * gram_y_PP.norm()
+    return float((gram_x_PP * gram_y_PP).sum() / norm) if norm > 0 else 0.0
+
+
+def _centred_gram(x_PD: Tensor) -> Tensor:
+    x_PD = x_PD.double()
+    x_PD = x_PD - x_PD.mean(0)
+    return x_PD @ x_PD.T

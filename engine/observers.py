@@ -1,0 +1,87 @@
+"""``--diagnostics``: what is looked at beside loss and accuracy, on fixed images, without changing the run."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from consts import ALIGNMENT, CKA, FILTERS, GRADIENT_RATIO, INSIDE, PROBE_ACCURACY, block_name, metric_name
+from datamodules.base import ImageSet, Splits
+from datamodules.feed import Feed
+from datamodules.split import partition
+from diagnostics.alignment import gradient_alignment
+from diagnostics.features import PROBE_SIDE, block_features, labels, linear_cka, probe_accuracy
+from diagnostics.filters import first_filters
+from methods._base import Method
+from model import build_backbone
+from schemas import Args
+
+ALIGNMENT_IMAGES, PROBE_IMAGES, CKA_IMAGES = 256, 2000, 500  # at most
+_BATCH = 500  # images; bounds memory, does not change results
+
+
+class Observers:
+    """The observers that a run asks for.
+
+    They see the same class-balanced images in every epoch and every run of a data set: training images as they are,
+    and for probes and CKA images that were not trained on, of the validation split where there is one.
+
+    Args:
+        args: the settings.
+        splits: the data.
+        device: where the run trains.
+    """
+
+    def __init__(self, args: Args, splits: Splits, device: torch.device) -> None:
+        self._args, self._spec, self._device = args, splits.spec, device
+        self._chosen = frozenset(args.run.diagnostics)
+        held_out = splits.test if splits.val is None else splits.val
+        if "alignment" in self._chosen:
+            self._alignment = self._feed(splits.train, ALIGNMENT_IMAGES, ALIGNMENT_IMAGES)
+        if "probes" in self._chosen:
+            self._fit, self._held = (self._feed(images, PROBE_IMAGES) for images in (splits.train, held_out))
+        if "cka" in self._chosen:
+            self._cka = self._feed(held_out, CKA_IMAGES)
+
+    def _feed(self, images: ImageSet, at_most: int, batch_size: int = _BATCH) -> Feed:
+        [chosen_P] = partition(images.labels_P, self._spec.num_classes, [min(at_most, images.num_images)])
+        return Feed(images.select(chosen_P), self._spec, batch_size, self._device)
+
+    def measure(self, method: Method) -> dict[str, float]:
+        """Metrics by full name; in float32, whatever the run computes in."""
+        values: dict[str, float] = {}
+        if "alignment" in self._chosen:
+            values |= self._gradients(method)
+        if "probes" in self._chosen:
+            values |= self._probes(method)
+        if "cka" in self._chosen:
+            features = block_features(method, self._cka)
+            for one, other in combinations(range(len(features)), 2):
+                name = metric_name(INSIDE, CKA + block_name(other), one)
+                values[name] = linear_cka(features[one], features[other])
+        return values
+
+    def _gradients(self, method: Method) -> dict[str, float]:
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+            plain = build_backbone(self._args.model, self._spec, self._args.num_skipped_blocks)
+        plain = plain.to(self._device).to(memory_format=torch.channels_last)
+        found = gradient_alignment(method, plain, self._alignment.batch(0, 0))
+        cosines = {metric_name(INSIDE, ALIGNMENT, index): each.cosine for index, each in found.items()}
+        return cosines | {metric_name(INSIDE, GRADIENT_RATIO, index): each.ratio for index, each in found.items()}
+
+    def _probes(self, method: Method) -> dict[str, float]:
+        fit, held = (block_features(method, feed, PROBE_SIDE) for feed in (self._fit, self._held))
+        fit_y_P, held_y_P = labels(self._fit), labels(self._held)
+        return {
+            metric_name(INSIDE, PROBE_ACCURACY, index): probe_accuracy(
+                fit[index], fit_y_P, held[index], held_y_P, self._spec.num_classes
+            )
+            for index in range(len(fit))
+        }
+
+    def pictures(self, method: Method) -> dict[str, Tensor]:
+        """Pictures by name, (H, W, 3) of uint8."""
+        grid = first_filters(method.backbone) if "filters" in self._chosen else None
+        return {} if grid is None else {FILTERS: grid}

@@ -1,0 +1,38 @@
+"""Pieces that several figures are made of: a curve, its axes, and the colours of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from reports.canvas import PALETTE, integer_axis, label_ends, say_nothing_yet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NO_VALUES = "no values to show yet"
+MAX_MARKED_EPOCHS = 30  # with more points, markers hide the curve
+
+
+def plot(axes: Axes, curve: dict[int, float], colour: str) -> None:
+    """A curve by epoch."""
+    marker = "o" if len(curve) <= MAX_MARKED_EPOCHS else ""
+    axes.plot(list(curve), list(curve.values()), color=colour, marker=marker, markersize=3)
+
+
+def finish(axes: Axes, ends: Sequence[tuple[float, str, str]], label: str) -> None:
+    """Name the axes, and the curves at their ends (last value, text, colour)."""
+    axes.set_ylabel(label)
+    integer_axis(axes, "epoch")
+    if ends:
+        label_ends(axes, ends)
+    else:
+        say_nothing_yet(axes, NO_VALUES)
+
+
+def ramp(count: int) -> list[str]:
+    """Colours from the first block to the last, of even lightness, so that none vanishes on a dark or a light page."""
+    from matplotlib.colors import LinearSegmentedColormap, to_hex
+
+    colours = LinearSegmentedColormap.from_list("blocks", [PALETTE[0], "#a8518f", PALETTE[1]])
+    return [to_hex(colours(block / max(1, count - 1))) for block in range(count)]

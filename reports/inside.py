@@ -1,0 +1,104 @@
+"""Figures of what ``--diagnostics`` measured; a run that measured nothing has none of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from consts import ACCURACY, ALIGNMENT, CKA, GRADIENT_RATIO, INSIDE, PROBE_ACCURACY, TEST, block_name, metric_name
+from reports.canvas import INK, PALETTE, canvas, integer_axis, ratio_axis, say_nothing_yet
+from reports.curves import NO_VALUES, finish, plot, ramp
+from reports.files import MAX_BLOCKS
+from reports.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def inside_figures(run: Run) -> dict[str, Callable[[Run], Figure]]:
+    """Name and drawing of the figures for which the run has values."""
+    names = {name for line in run.epochs for name in line}
+    wanted = {
+        "alignment": (rf"{INSIDE}/block_\d+/{ALIGNMENT}", _alignment_figure),
+        "probes": (rf"{INSIDE}/block_\d+/{PROBE_ACCURACY}", _probes_figure),
+        "cka": (rf"{INSIDE}/block_\d+/{CKA}block_\d+", _cka_figure),
+    }
+    return {key: draw for key, (form, draw) in wanted.items() if any(re.fullmatch(form, str(name)) for name in names)}
+
+
+def by_block(run: Run, quantity: str) -> dict[int, dict[int, float]]:
+    """Curves by epoch of a quantity that was measured inside, by block."""
+    curves = {block: run.curve(metric_name(INSIDE, quantity, block)) for block in range(MAX_BLOCKS)}
+    return {block: curve for block, curve in curves.items() if curve}
+
+
+def _alignment_figure(run: Run) -> Figure:
+    """Left the cosine with back-prop's gradient by epoch, right the ratio of the norms."""
+    with canvas(9.0, 3.4) as figure:
+        left, right = figure.subplots(1, 2)
+        left.axhline(0, color=INK, linewidth=0.8)
+        _draw_blocks(left, by_block(run, ALIGNMENT), "cosine with back-prop's gradient")
+        right.axhline(1, color=INK, linewidth=0.8)
+        _draw_blocks(right, by_block(run, GRADIENT_RATIO), "norm / norm of back-prop's", ratio=True)
+    return figure
+
+
+def _probes_figure(run: Run) -> Figure:
+    """Left the accuracy of a linear probe of every block by epoch, right after the last epoch beside the heads'."""
+    curves = by_block(run, PROBE_ACCURACY)
+    with canvas(9.0, 3.4) as figure:
+        left, right = figure.subplots(1, 2)
+        _draw_blocks(left, curves, "accuracy of a linear probe (%)")
+        final = {block: list(curve.values())[-1] for block, curve in curves.items()}
+        right.plot(list(final), list(final.values()), color=PALETTE[0], marker="o", label="linear probe")
+        heads = {block: run.curve(metric_name(TEST, ACCURACY, block)) for block in final}
+        known = {block: list(curve.values())[-1] for block, curve in heads.items() if curve}
+        right.plot(list(known), list(known.values()), color=PALETTE[1], marker="s", label="own classifier (test)")
+        right.set(ylabel="accuracy (%), last epoch", xlim=(min(final) - 0.3, max(final) + 0.3))
+        integer_axis(right, "block")
+        right.legend(loc="best")
+    return figure
+
+
+def _draw_blocks(axes: Axes, curves: dict[int, dict[int, float]], label: str, *, ratio: bool = False) -> None:
+    colours = ramp(max(curves) + 1) if curves else []
+    ends = []
+    for block, curve in curves.items():
+        plot(axes, curve, colours[block])
+        ends.append((list(curve.values())[-1], f"block {block}", colours[block]))
+    if ratio:
+        ratio_axis(axes)
+    finish(axes, ends, label)
+
+
+def _cka_figure(run: Run) -> Figure:
+    """Similarity of every two blocks after the last epoch."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    last = next(line for line in reversed(run.epochs) if any(f"/{CKA}" in str(name) for name in line))
+    count = 1 + max(int(match[1]) for name in last if (match := re.search(rf"{CKA}block_(\d+)$", str(name))))
+    grid = [[1.0] * count for _ in range(count)]
+    for low in range(count):
+        for high in range(low + 1, count):
+            value = last.get(metric_name(INSIDE, CKA + block_name(high), low))
+            grid[low][high] = grid[high][low] = float("nan") if value is None else float(value)
+    colours = LinearSegmentedColormap.from_list("similarity", ["#f6f8fa", "#7fb4d6", PALETTE[0], "#003a63"])
+    with canvas(4.6, 3.8) as figure:
+        axes = figure.subplots()
+        if count < 2:
+            say_nothing_yet(axes, NO_VALUES)
+            return figure
+        figure.colorbar(axes.pcolormesh(grid, cmap=colours, vmin=0, vmax=1), ax=axes, label="linear CKA")
+        for row, values in enumerate(grid):
+            for column, value in enumerate(values) if count <= 9 else ():
+                shade = "#ffffff" if value > 0.5 else "#000000"
+                axes.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", color=shade, fontsize=8)
+        ticks = range(0, count, 1 + (count - 1) // 9)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_ticks([tick + 0.5 for tick in ticks], [str(tick) for tick in ticks])
+        axes.set(xlabel="block", ylabel="block", aspect="equal")
+        axes.invert_yaxis()
+        axes.grid(visible=False)
+    return figure

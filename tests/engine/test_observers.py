@@ -1,0 +1,52 @@
+"""``--diagnostics`` from the command line: metrics, pictures and page, and a run that is the same with and without."""
+
+from __future__ import annotations
+
+import math
+
+ALL = ("--diagnostics", "alignment,probes,filters,cka")
+
+
+def test_looking_changes_no_bit_of_a_run(run, same) -> None:
+    words = ("--dgl", "--ssl", "--ssl_task", "rotate", "--dropout_prob", "0.3")
+    run(*words)
+    first = run.state()
+    run(*words, *ALL)
+    same(first, run.state())
+
+
+def test_what_is_measured_is_in_the_record_the_plots_and_the_page(run) -> None:
+    assert run("--dgl", *ALL) == 0
+    epochs = [record for record in run.records() if record["kind"] == "epoch"]
+    names = {name for name in epochs[0] if name.startswith("inside/")}
+    blocks = ("block_00", "block_01", "block_02")
+    assert names == {
+        f"inside/{block}/{quantity}"
+        for block in blocks
+        for quantity in ("alignment", "gradient_ratio", "probe_accuracy")
+    } | {"inside/block_00/cka_block_01", "inside/block_00/cka_block_02", "inside/block_01/cka_block_02"}
+    for epoch in epochs:
+        assert math.isclose(epoch["inside/block_02/alignment"], 1, abs_tol=1e-5)
+        assert math.isclose(epoch["inside/block_02/gradient_ratio"], 1, abs_tol=1e-5)
+        assert all(-1 <= epoch[f"inside/{block}/alignment"] <= 1 for block in blocks)
+        assert all(0 <= epoch[name] <= 1 + 1e-9 for name in names if "cka" in name)
+        assert all(5 < epoch[f"inside/{block}/probe_accuracy"] <= 100 for block in blocks)
+    plots = {path.name for path in run.last.glob("plots/*")}
+    assert {"alignment.svg", "probes.svg", "cka.svg", "filters.png"} <= plots
+    page = (run.last / "report.html").read_text()
+    for words in ("cosine of the angle", "Linear classifiers fitted", "linear CKA", "Kernels of the first convolution"):
+        assert words in page
+
+
+def test_a_resumed_run_may_look_where_the_first_part_did_not(run) -> None:
+    from engine.run_folder import RunFolder
+
+    assert run("--dgl") == 0
+    RunFolder(run.last).update_summary(status="interrupted")
+    assert run.resume(str(run.last), "--diagnostics", "cka") == 0
+
+
+def test_an_unknown_observer_is_refused(run, capsys) -> None:
+    assert run("--diagnostics", "alignment,probe") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "--diagnostics 'alignment,probe': allowed is some of alignment, probes, filters, cka" in line

@@ -1,0 +1,55 @@
+"""Figures of the diagnostics: only for runs that have them, readable as text, and the same bytes every time."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from reports.canvas import render
+from reports.figures import run_pictures
+from reports.inside import inside_figures
+from reports.runs import load_run
+
+
+@pytest.fixture
+def observed(make_run):
+    """A run with values of every observer; ratios of block 0 are far below the others'."""
+    folder = make_run("seen")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "epoch":
+            for block in range(3):
+                name = f"inside/block_{block:02d}"
+                line |= {f"{name}/alignment": block / 2, f"{name}/gradient_ratio": 10.0 ** (block - 2)}
+                line |= {f"{name}/probe_accuracy": 50.0 + block}
+                line |= {f"{name}/cka_block_{other:02d}": 0.25 * other for other in range(block + 1, 3)}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return load_run(folder)
+
+
+def test_a_run_without_diagnostics_has_no_such_figure(make_run) -> None:
+    run = load_run(make_run("plain"))
+    assert inside_figures(run) == {}
+    assert set(run_pictures(run)) == {"loss", "accuracy", "blocks"}
+
+
+def test_a_run_with_diagnostics_has_them_all_the_same_every_time(observed) -> None:
+    first = run_pictures(observed)
+    assert set(first) == {"loss", "accuracy", "blocks", "alignment", "probes", "cka"}
+    assert run_pictures(observed) == first
+
+
+def test_labels_of_a_logarithmic_axis_are_numbers_and_stand_beside_their_curves(observed) -> None:
+    figure = inside_figures(observed)["alignment"](observed)
+    _, right = figure.axes
+    render(figure, "svg")
+    assert {"0.01", "0.1", "1"} <= {label.get_text() for label in right.get_yticklabels()}
+    places = {text.get_text(): text.get_position()[1] for text in right.texts}
+    assert places["block 1"] == pytest.approx((places["block 0"] + places["block 2"]) / 2, abs=0.01)
+
+
+def test_similarities_stand_on_both_sides_of_the_diagonal(observed) -> None:
+    figure = inside_figures(observed)["cka"](observed)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == ["1.00", "0.25", "0.50", "0.25", "1.00", "0.50", "0.50", "0.50", "1.00"]
