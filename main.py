@@ -94,6 +94,11 @@ def evaluate(command: cli.Command) -> None:
     method.to(device)
     for name, value in measure(method, make_feeds(args, splits, device)[TEST], args.run.precision).means(TEST).items():
         print(f"{name:28} {value:.4f}")
+    if command.options["early_exit"]:
+        from engine.early_exit import study_exits
+
+        for line in study_exits(method, splits, args.run.precision, device, folder.path):
+            print(line)
 
 
 def sweep(command: cli.Command) -> None:

@@ -51,7 +51,8 @@ def parse(argv: Sequence[str]) -> Command:
     if words[:1] == ["report"]:
         return Command("report", text, options=report_parser().parse_strictly(words[1:]))
     if words[:1] == ["evaluate"]:
-        return Command("evaluate", text, options=evaluate_parser().parse_strictly(words[1:]))
+        options = evaluate_parser().parse_strictly(words[1:])
+        return Command("evaluate", text, options=options | {"early_exit": _truth(options, "early_exit", False)})
     if words[:1] == ["sweep"]:
         return Command("sweep", text, options=_sweep_options(words[1:]))
     return _train_command(words, text)
@@ -83,10 +84,16 @@ def _sweep_options(words: Sequence[str]) -> dict[str, Any]:
     for name in ("seed", "path"):
         if options["resume"] is not None and options[name] is not None:
             raise UsageError(f"--{name} has no effect with --resume: the sweep has its own")
-    word = str(options.get("progress_bar", "true")).lower()
+    bar = _truth(options, "progress_bar", True)
+    return options | {"path": options["path"] or "experiments", "progress_bar": bar}
+
+
+def _truth(options: Mapping[str, Any], name: str, default: bool) -> bool:
+    """A switch of a verb."""
+    word = str(options.get(name, default)).lower()
     if word not in TRUE_WORDS + FALSE_WORDS:
-        raise UsageError(f"--progress_bar {word!r}: allowed is true or false")
-    return options | {"path": options["path"] or "experiments", "progress_bar": word in TRUE_WORDS}
+        raise UsageError(f"--{name} {options[name]!r}: allowed is true or false")
+    return word in TRUE_WORDS
 
 
 def _normalise(word: str) -> str:

@@ -142,6 +142,7 @@ def evaluate_parser() -> Parser:
     parser.add_argument("runs", nargs=1, metavar="RUN", help="a run folder")
     parser.add_argument("--weights", choices=("best", "last"), default="best", help="which checkpoint [default best]")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0, ... [default auto]")
+    _add_switch(parser, "early_exit", "early_exit", "accuracy against cost when sure images leave early [default off]")
     return parser
 
 

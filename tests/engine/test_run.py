@@ -185,6 +185,27 @@ def test_evaluate_gives_what_the_run_gave(run, capsys) -> None:
     assert float(shown["test/block_00/accuracy"]) == pytest.approx(summary["block_test_accuracy"][0], abs=1e-4)
 
 
+def test_early_exits_are_calibrated_on_held_out_images(run, capsys) -> None:
+    run("--dgl", "--val_size", "100")
+    capsys.readouterr()
+    assert main.main(["evaluate", str(run.last), "--weights", "last", "--device", "cpu", "--early_exit"]) == 0
+    out = capsys.readouterr().out
+    assert "calibrated on 100 images of the val split, measured on test" in out
+    assert (run.last / "plots" / "early_exit.svg").exists()
+    rows = [line.split(",") for line in (run.last / "early_exit.csv").read_text().splitlines()]
+    assert rows[0] == ["threshold", "test_accuracy", "flops", "share_block_00", "share_block_01", "share_block_02"]
+    accuracies = run.summary()["block_test_accuracy"]
+    assert float(rows[1][1]) == pytest.approx(accuracies[0])  # threshold 0: all leave at the first exit
+    assert float(rows[-1][1]) == pytest.approx(accuracies[2])  # above 1: none leaves early
+    assert [float(row[2]) for row in rows[1:]] == sorted(float(row[2]) for row in rows[1:])
+
+
+def test_early_exits_need_exits(run, capsys) -> None:
+    run("--bp", "--epochs", "1")
+    assert main.main(["evaluate", str(run.last), "--device", "cpu", "--early_exit"]) == 2
+    assert "--early_exit: this run has one exit only" in capsys.readouterr().err
+
+
 def test_report_compares_two_runs(run, capsys) -> None:
     run("--dgl", "--name", "local")
     run("--bp", "--name", "whole")

@@ -1,0 +1,106 @@
+"""``evaluate --early_exit``: calibrate on held-out images, choose a threshold there, measure on the test images."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from consts import ACCURACY, PLOT_DIR, TEST, TRAIN, VAL, block_name
+from datamodules.base import Splits
+from datamodules.feed import Feed
+from datamodules.split import partition
+from diagnostics import exits
+from engine.devices import autocast
+from methods._base import Method
+from reports.exits import draw_exits
+from utils import UsageError, write_text
+
+WITHIN = 0.5  # points of accuracy that may be lost
+CALIBRATION_IMAGES = 5000  # at most, where training images must serve
+_BATCH = 500  # images; bounds memory, does not change results
+
+
+def study_exits(method: Method, splits: Splits, precision: str, device: torch.device, folder: Path) -> Iterator[str]:
+    """Write ``early_exit.csv`` and ``plots/early_exit.svg``, and say what they show, line by line.
+
+    Raises:
+        UsageError: the network has one exit only.
+    """
+    test = Feed(splits.test, splits.spec, _BATCH, device)
+    image_1CHW = test.batch(0, 0).x_BCHW[:1]
+    flops = exits.exit_flops(method, image_1CHW)
+    if len(flops) < 2:
+        raise UsageError("--early_exit: this run has one exit only; it needs blocks with classifiers, as --dgl has")
+    split = TRAIN if splits.val is None else VAL
+    fit_EPN, fit_y_P = _exit_logits(method, _calibration_feed(splits, device), list(flops), precision)
+    temperatures = [exits.fit_temperature(logits_PN, fit_y_P) for logits_PN in fit_EPN]
+    fitted_EPN = exits.probabilities(fit_EPN, temperatures)
+    test_EPN, test_y_P = _exit_logits(method, test, list(flops), precision)
+    tested_EPN, costs = exits.probabilities(test_EPN, temperatures), list(flops.values())
+    limits = exits.thresholds(fitted_EPN)
+    chosen = exits.choose([exits.outcome(fitted_EPN, fit_y_P, costs, limit) for limit in limits], WITHIN)
+    outcomes = [exits.outcome(tested_EPN, test_y_P, costs, limit) for limit in limits]
+    best = next(each for each in outcomes if each.threshold == chosen.threshold)
+    _write_csv(folder / "early_exit.csv", outcomes, list(flops))
+    alone = [
+        (costs[row], 100 * float((each_PN.argmax(1) == test_y_P.cpu()).double().mean()))
+        for row, each_PN in enumerate(tested_EPN)
+    ]
+    plain = exits.network_flops(method, image_1CHW)
+    points = [(each.flops, each.accuracy) for each in outcomes]
+    draw_exits(points, alone, list(flops), (best.flops, best.accuracy), plain, folder / PLOT_DIR / "early_exit.svg")
+    yield f"Early exits; confidence calibrated on {len(fit_y_P)} images of the {split} split, measured on {TEST}:"
+    if split == TRAIN:
+        yield "  (the network was trained on these, so it is too sure of itself; train with --val_size to do better)"
+    for row, (index, temperature) in enumerate(zip(flops, temperatures, strict=True)):
+        yield (
+            f"  {block_name(index)}  {ACCURACY} {alone[row][1]:6.2f}  {costs[row] / 1e6:9.2f} MFLOPs "
+            f"({100 * costs[row] / plain:4.0f} % of the network without heads)  temperature {temperature:.2f}"
+        )
+    yield f"  mean of all exits' probabilities: {ACCURACY} {exits.ensemble_accuracy(tested_EPN, test_y_P):.2f}"
+    leave = "  ".join(
+        f"{block_name(index)} {100 * share:.0f} %" for index, share in zip(flops, best.shares, strict=True)
+    )
+    when = "no early exit" if best.threshold > 1 else f"confidence {best.threshold:.3f}"
+    yield (
+        f"  cheapest within {WITHIN} points (chosen on {split}): {when}: {ACCURACY} {best.accuracy:.2f}, "
+        f"{best.flops / 1e6:.2f} MFLOPs an image ({100 * best.flops / plain:.0f} %); leaving at {leave}"
+    )
+    yield f"  written: {folder / 'early_exit.csv'}, {folder / PLOT_DIR / 'early_exit.svg'}"
+
+
+def _calibration_feed(splits: Splits, device: torch.device) -> Feed:
+    """The validation images, or else some training images as they are; never those of the test."""
+    if splits.val is not None:
+        return Feed(splits.val, splits.spec, _BATCH, device)
+    images = splits.train
+    [chosen_P] = partition(images.labels_P, splits.spec.num_classes, [min(CALIBRATION_IMAGES, images.num_images)])
+    return Feed(images.select(chosen_P), splits.spec, _BATCH, device)
+
+
+def _exit_logits(method: Method, feed: Feed, blocks: Sequence[int], precision: str) -> tuple[Tensor, Tensor]:
+    """Logits (E, P, N) of the exits and labels (P,)."""
+    method.eval()
+    parts, labels = [], []
+    with torch.inference_mode():
+        for step in range(feed.num_steps):
+            batch = feed.batch(0, step)
+            with autocast(batch.x_BCHW.device, precision):
+                logits = method.block_logits(batch.x_BCHW)
+            parts.append(torch.stack([part for index in blocks if (part := logits[index]) is not None]).float())
+            labels.append(batch.y_B)
+    method.train()
+    return torch.cat(parts, 1).cpu(), torch.cat(labels).cpu()
+
+
+def _write_csv(path: Path, outcomes: Sequence[exits.Outcome], blocks: Sequence[int]) -> None:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["threshold", "test_accuracy", "flops", *(f"share_{block_name(index)}" for index in blocks)])
+    writer.writerows([each.threshold, each.accuracy, each.flops, *each.shares] for each in outcomes)
+    write_text(path, buffer.getvalue())
