@@ -61,11 +61,6 @@ def extra(field: FieldInfo, key: str) -> Any:
     return field.json_schema_extra[key] if isinstance(field.json_schema_extra, dict) else None
 
 
-def list_from_text(value: Any) -> Any:
-    """``0.5,0.75``, ``[0.5, 0.75]`` and ``(0.5, 0.75)`` as a sweep agent writes them; what is no text stays."""
-    return value.strip("[]() ").replace(",", " ").split() if isinstance(value, str) else value
-
-
 class Section(BaseModel):
     """A group of settings; frozen, and closed to unknown names."""
 
