@@ -237,23 +237,7 @@ SECTIONS: dict[str, type[Section]] = {
 
 
 # What may differ between a run and its continuation: where things are shown or computed, not what is learned.
-HARMLESS = frozenset(
-    {
-        "diagnostics",
-        "layer_parallel",
-        "num_stages",
-        "stages",
-        "device",
-        "path",
-        "name",
-        "data_dir",
-        "download",
-        "wandb",
-        "log_interval",
-        "progress_bar",
-        "resume",
-    }
-)
+HARMLESS = frozenset(RunArgs.model_fields) - {"precision", "compile"} | {"data_dir", "download"}
 
 
 def method_sections() -> dict[str, type[MethodArgs]]:
