@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from consts import ACCURACY, PROJECT, TEST, VAL, WANDB_DIR, metric_name
+from sections.run import RunArgs
 from utils import write_text
 
 _INIT_TIMEOUT_S, _FINISH_TIMEOUT_S = 20, 30
@@ -88,7 +89,7 @@ class WandbLog:
         )
         self._run = wandb.init(
             project=PROJECT, dir=str(folder), id=run_id, resume="allow", name=folder.name,
-            config=dict(config), tags=tags, mode=self.mode, settings=settings,
+            config=dict(config), tags=tags, mode=self.mode, settings=settings, group=_study(folder),
         )  # fmt: skip
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
@@ -157,6 +158,12 @@ def _mode(mode: str, wandb: Any, warn: Callable[[str], None]) -> str:
         return "offline"
     warn("not logged in to wandb: logging offline (`wandb login`, or --wandb disabled to leave it out)")
     return "offline"
+
+
+def _study(folder: Path) -> str | None:
+    """What the dashboard groups runs by: a sweep's name, or the folder that ``--path`` gave several runs together."""
+    parent = folder.resolve().parent.name
+    return os.environ.get("WANDB_RUN_GROUP") or (None if parent == RunArgs.model_fields["path"].default else parent)
 
 
 def _line(error: Exception) -> str:
