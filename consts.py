@@ -127,7 +127,8 @@ LOSS, ACCURACY = "loss", "accuracy"
 INSIDE = "inside"  # stands for the split in the names of what --diagnostics measures
 ALIGNMENT, GRADIENT_RATIO = "alignment", "gradient_ratio"
 PROBE_ACCURACY, CKA = "probe_accuracy", "cka_"  # the second begins a name: inside/block_00/cka_block_02
-PRED_LOSS, SSL_LOSS = "pred_loss", "ssl_loss"  # the two parts of a block's loss with --ssl, without their weights
+# The parts of a block's loss where it has several, without their weights.
+PRED_LOSS, SSL_LOSS, SUPCON_LOSS, RECONSTRUCTION_LOSS = "pred_loss", "ssl_loss", "supcon_loss", "reconstruction_loss"
 
 
 def block_name(index: int) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import SerializeAsAny, field_validator, model_validator
 
 from consts import NETWORKS
-from sections.fields import POSITIVE, TRUE_WORDS, Below, Other, Section, list_from_text, setting
+from sections.fields import POSITIVE, TRUE_WORDS, Above, Below, Other, Section, list_from_text, setting
 from sections.run import DataArgs, OptimArgs, RunArgs
 
 DEFAULT_METHOD = "bp"
@@ -112,6 +112,12 @@ class SslArgs(ModuleArgs):
         needs={"ssl": (True,)},
     )  # fmt: skip
     ssl_loss_weight: float = setting(0.1, "weight of the task's loss", ge=0, needs={"ssl": (True,)})
+    supcon_loss_weight: float = setting(
+        0.0,
+        "weight of a contrastive loss with labels in every block but the last (without --ssl beside weight 1)",
+        ge=0,
+    )
+    contrast_temperature: float = setting(0.1, "temperature of that loss", gt=0, needs={"supcon_loss_weight": Above(0)})
 
     @model_validator(mode="before")
     @classmethod
@@ -132,7 +138,7 @@ class SslArgs(ModuleArgs):
             raise ValueError(
                 "--shift_ssl_labels needs --upsample: on a reduced image the shifts would be larger than they say"
             )
-        if self.ssl and self.pred_loss_weight == 0 and self.ssl_loss_weight == 0:
+        if self.ssl and self.pred_loss_weight == self.ssl_loss_weight == self.supcon_loss_weight == 0:
             raise ValueError("--pred_loss_weight 0 and --ssl_loss_weight 0 leave the blocks nothing to learn from")
         return self
 
@@ -140,20 +146,20 @@ class SslArgs(ModuleArgs):
 class LocalArgs(SslArgs):
     """Heads of local methods."""
 
-    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr", "linear"] = setting(
+    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f"] = setting(
         "pooled", "classification head of every block but the last"
     )
     aux_mlp_n_hidden_layers: int = setting(
         1,
         "hidden layers of the heads' classifier (linear has none)",
         ge=0,
-        needs={"pred_aux_type": ("mlp", "cnn", "pooled", "mlp_sr")},
+        needs={"pred_aux_type": ("mlp", "cnn", "pooled", "mlp_sr", "1c2f")},
     )
     aux_mlp_hidden_dim: int = setting(
         256,
         "width of those layers (mlp_sr has its own)",
         ge=1,
-        needs={"pred_aux_type": ("mlp", "cnn", "pooled"), "aux_mlp_n_hidden_layers": POSITIVE},
+        needs={"pred_aux_type": ("mlp", "cnn", "pooled", "1c2f"), "aux_mlp_n_hidden_layers": POSITIVE},
     )
     coarse_labels_first: bool = setting(
         False, "early blocks learn two super-classes, later ones five, the last third the classes (CIFAR-10)"
@@ -193,7 +199,7 @@ class DglArgs(LocalArgs):
 
     @model_validator(mode="after")
     def _one_signal(self) -> DglArgs:
-        for flag in ("ssl", "overlap"):
+        for flag in ("ssl", "overlap", "supcon_loss_weight"):
             if self.is_direct_global and getattr(self, flag):
                 raise ValueError(f"--is_direct_global and --{flag} exclude each other; give one")
         return self
@@ -203,7 +209,7 @@ class PredsimArgs(LocalArgs):
     """Prediction and similarity matching (predsim)."""
 
     method: Literal["predsim"] = "predsim"
-    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr", "linear"] = setting(
+    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f"] = setting(
         "linear", "classification head of every block but the last", needs={"sim_loss_weight": Below(1)}
     )
     sim_loss_weight: float = setting(
@@ -215,6 +221,41 @@ class PredsimArgs(LocalArgs):
     local_classifier: bool = setting(
         False, "no gradient crosses the classifier either: its hidden layers are blocks with heads of their own"
     )
+
+
+class InfoproArgs(LocalArgs):
+    """Information propagation (infopro)."""
+
+    method: Literal["infopro"] = "infopro"
+    label_loss: Literal["softmax", "contrast"] = setting(
+        "contrast", "what blocks learn from the labels: their classifier's cross-entropy, or which images share one"
+    )
+    reconstruction_weight_first: float = setting(5.0, "weight of drawing the image, first block", ge=0)
+    reconstruction_weight_last: float = setting(0.2, "the same in the block before the last", ge=0)
+    label_weight_first: float = setting(0.05, "weight of the loss with labels, first block", ge=0)
+    label_weight_last: float = setting(0.5, "the same in the block before the last", ge=0)
+    contrast_temperature: float = setting(0.07, "temperature of contrastive losses", gt=0)
+    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f"] = setting(
+        "1c2f", "head of every block but the last"
+    )
+    aux_mlp_hidden_dim: int = setting(
+        128, "width of its hidden layers (mlp_sr has its own)", ge=1,
+        needs={"pred_aux_type": ("mlp", "cnn", "pooled", "1c2f"), "aux_mlp_n_hidden_layers": POSITIVE},
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> InfoproArgs:
+        for end in ("first", "last"):
+            names = [f"reconstruction_weight_{end}", f"label_weight_{end}"]
+            others = self.supcon_loss_weight or (self.ssl and self.ssl_loss_weight)
+            if not others and not any(getattr(self, name) for name in names):
+                raise ValueError(f"--{names[0]} 0 and --{names[1]} 0 leave a block nothing to learn from")
+        if self.label_loss == "contrast" and self.pred_aux_type == "linear":
+            raise ValueError(
+                "--label_loss contrast with --pred_aux_type linear: its weights start at zero, where all "
+                "images are alike and nothing tells them apart; choose another head"
+            )
+        return self
 
 
 class DniArgs(MethodArgs):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from consts import CONFIG_FILE
 from schemas import HARMLESS, SECTIONS, method_sections, sections_for
-from sections.fields import FALSE_WORDS, TRUE_WORDS, Below, Other, Section, extra
+from sections.fields import FALSE_WORDS, TRUE_WORDS, Above, Below, Other, Section, extra
 from utils import UsageError, did_you_mean
 
 
@@ -167,6 +167,8 @@ def check_needs(values: Mapping[str, Item], settings: Mapping[str, Any], method:
 def _need(name: str, wanted: Any) -> str:
     if isinstance(wanted, range):
         return f"--{name} of {wanted.start} or more"
+    if isinstance(wanted, Above):
+        return f"--{name} above {wanted.limit:g}"
     if isinstance(wanted, Below):
         return f"--{name} below {wanted.limit:g}"
     if isinstance(wanted, Other):

@@ -53,9 +53,11 @@ def own(settings: type[MethodArgs]) -> list[str]:
 def page() -> str:
     """The whole file."""
     shared = ", ".join(f"`--{name}`" for name in MethodArgs.model_fields)
+    supcon = ["supcon_loss_weight", "contrast_temperature"]
     options = {
         "--num_modules": ("_modules", own(ModuleArgs)),
-        "--ssl": ("_ssl", own(SslArgs)),
+        "--ssl": ("_ssl", [name for name in own(SslArgs) if name not in supcon]),
+        "--supcon_loss_weight": ("_supcon", supcon),
         "--coarse_labels_first": ("_coarse", ["coarse_labels_first"]),
     }
     elsewhere = {*MethodArgs.model_fields, *(name for _, names in options.values() for name in names)}

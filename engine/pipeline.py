@@ -24,7 +24,8 @@ from datamodules.base import Batch
 from engine.devices import autocast
 from engine.meter import Meter, Totals
 from methods._base import StepOutput
-from methods._local import BlockResult, LocalMethod
+from methods._local import LocalMethod
+from methods._records import BlockResult
 
 QUEUE_LENGTH = 2  # batches between two stages; more would cost memory and win nothing once both are busy
 _POLL_S = 0.2  # how soon a waiting stage learns that another one failed

@@ -70,6 +70,24 @@ def mlp_sr(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_dim: int
     return nn.Sequential(*layers, nn.Linear(features, num_classes))
 
 
+def one_convolution(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_dim: int) -> nn.Module:
+    """InfoPro's 1c2f (arXiv 2101.10832): Conv 3x3 - BN - ReLU, average over the map, `flatten_mlp`.
+
+    On maps of 16 pixels or more the convolution has stride 2 and doubles the channels; theirs does so in the first two
+    stages of a CIFAR ResNet, which is the same, and their hidden layer has 128 units.
+    """
+    large = min(shape.height, shape.width) >= 16
+    channels, stride = (2 * shape.channels, 2) if large else (shape.channels, 1)
+    pool, small = average_pool(Shape(channels, -(-shape.height // stride), -(-shape.width // stride)), 1)
+    return nn.Sequential(
+        nn.Conv2d(shape.channels, channels, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+        pool,
+        mlp(small.num_features, num_classes, n_hidden_layers, hidden_dim),
+    )
+
+
 def pool_to_at_most(shape: Shape, num_features: int) -> tuple[nn.Module, Shape]:
     """Average-pool until at most ``num_features`` values remain, or one per channel, and the shape behind it.
 
@@ -102,4 +120,7 @@ def linear(
     return nn.Sequential(pool, nn.Flatten(), layer)
 
 
-CLASSIFIERS = {"mlp": flatten_mlp, "cnn": convolutional, "pooled": pooled, "mlp_sr": mlp_sr, "linear": linear}
+CLASSIFIERS = {
+    "mlp": flatten_mlp, "cnn": convolutional, "pooled": pooled, "mlp_sr": mlp_sr, "linear": linear,
+    "1c2f": one_convolution,
+}  # fmt: skip

@@ -27,6 +27,17 @@ def decoder(shape: Shape, image: Shape, upsample_type: str | None) -> nn.Module:
     return nn.Sequential(*layers)
 
 
+def small_decoder(shape: Shape, image: Shape) -> nn.Module:
+    """InfoPro's decoder (arXiv 2101.10832) without its sigmoid: interpolate, Conv 3x3 to 12 - BN - ReLU - Conv 3x3."""
+    return nn.Sequential(
+        nn.Upsample((image.height, image.width), mode="bilinear", align_corners=True),
+        nn.Conv2d(shape.channels, 12, 3, padding=1, bias=False),
+        nn.BatchNorm2d(12),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(12, image.channels, 3, padding=1),
+    )
+
+
 def transposed(in_channels: int, out_channels: int) -> nn.Module:
     """ConvTranspose 2x2 with stride 2 (AlonNT/Thesis, commit fd01e04); without bias, a BatchNorm follows."""
     return nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2, bias=False)

@@ -4,35 +4,21 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from consts import PRED_LOSS, SSL_LOSS, block_name
+from consts import PRED_LOSS, SSL_LOSS, SUPCON_LOSS, block_name
 from datamodules.base import Batch, DataSpec
 from methods._base import Method, StepOutput, Traits
 from methods._coarse import CoarseLabels
 from methods._modules import Overlap, join
-from methods._ssl import SSL_TASKS
+from methods._records import BlockResult, Hidden, labelled
+from methods._ssl import SSL_TASKS, SslTask
+from methods._supcon import SupervisedContrast
 from model import Backbone
 from objectives.classification import cross_entropy
 from schemas import LocalArgs
-
-
-class Hidden(NamedTuple):
-    """A block's output with its graph, before its dropout and pool and behind them."""
-
-    features_BCHW: Tensor
-    out_BCHW: Tensor
-
-
-class BlockResult(NamedTuple):
-    """What training a block on one batch gave, without a graph; ``parts`` are those of its loss, if any."""
-
-    loss: Tensor
-    logits_BN: Tensor | None
-    parts: Mapping[str, Tensor]
 
 
 class LocalMethod(Method):
@@ -55,6 +41,7 @@ class LocalMethod(Method):
         # After the heads, so that these draw the same weights with and without the task.
         active = args.ssl and args.ssl_loss_weight > 0
         self.ssl = SSL_TASKS[args.ssl_task](args, backbone, spec, inner) if active else None
+        self.supcon = SupervisedContrast(args, backbone, spec, inner) if args.supcon_loss_weight > 0 else None
 
     def arrange(self, backbone: Backbone, spec: DataSpec) -> Backbone:
         """Blocks joined to modules (``--num_modules``, ``--module_ends``); all that follows calls these blocks."""
@@ -73,9 +60,21 @@ class LocalMethod(Method):
     def block_loss(self, index: int, hidden: Hidden, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The loss of block ``index``, with its graph, and the logits of its classification head where it has one."""
 
+    @property
+    def tasks(self) -> dict[str, SslTask]:
+        """What blocks learn beside the method's own loss, by the name of its loss."""
+        found = {SSL_LOSS: self.ssl, SUPCON_LOSS: self.supcon}
+        return {name: task for name, task in found.items() if task is not None}
+
+    def weight(self, name: str, index: int) -> float:
+        """The weight of a loss (`PRED_LOSS` is the method's own) in what block ``index`` learns."""
+        args = self.args
+        own = args.pred_loss_weight if args.ssl else 1.0
+        return {PRED_LOSS: own, SSL_LOSS: args.ssl_loss_weight, SUPCON_LOSS: args.supcon_loss_weight}[name]
+
     def is_supervised(self, index: int) -> bool:
-        """Whether block ``index`` learns from the method's own loss; the last always does."""
-        return index == self.last or not self.args.ssl or self.args.pred_loss_weight > 0
+        """Whether block ``index`` learns from the method's own loss; the last always does, and from nothing else."""
+        return index == self.last or self.weight(PRED_LOSS, index) > 0
 
     def labels(self, index: int, y_B: Tensor) -> tuple[Tensor, int]:
         """The labels that block ``index`` learns, and how many there are (``--coarse_labels_first``)."""
@@ -95,7 +94,7 @@ class LocalMethod(Method):
         """The heads trained with block ``index``."""
         name = block_name(index)
         own = [self.head(index)] if self.is_supervised(index) else []
-        return own + ([self.ssl.heads[name]] if self.ssl is not None and name in self.ssl.heads else [])
+        return own + [task.heads[name] for task in self.tasks.values() if name in task.heads]
 
     def run_block(self, index: int, x_BCHW: Tensor) -> Hidden:
         """Forward block ``index`` on an input without a graph."""
@@ -128,18 +127,20 @@ class LocalMethod(Method):
 
     def _losses(self, index: int, hidden: Hidden, batch: Batch) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """The weighted sum of a block's losses, its logits, and the losses by name where there are several kinds."""
-        if index == self.last or not self.args.ssl:
+        if index == self.last:
             return *self.block_loss(index, labelled(hidden, batch), batch), {}
-        logits_BN, total, parts = None, None, {}
+        logits_BN, terms, parts = None, [], {}
         if self.is_supervised(index):
             loss, logits_BN = self.block_loss(index, labelled(hidden, batch), batch)
-            total, parts[PRED_LOSS] = self.args.pred_loss_weight * loss, loss.detach()
-        if self.ssl is not None:
-            loss = self.ssl.loss(index, hidden.features_BCHW, batch)
-            weighted = self.args.ssl_loss_weight * loss
-            total, parts[SSL_LOSS] = weighted if total is None else total + weighted, loss.detach()
-        assert total is not None  # the schema refuses two weights of zero
-        return total, logits_BN, parts
+            terms.append(self.weight(PRED_LOSS, index) * loss)
+            parts[PRED_LOSS] = loss.detach()
+        for name, task in self.tasks.items():
+            if block_name(index) in task.heads:
+                loss = task.loss(index, hidden.features_BCHW, batch)
+                terms.append(self.weight(name, index) * loss)
+                parts[name] = loss.detach()
+        # The settings refuse a block without any term.
+        return sum(terms[1:], terms[0]), logits_BN, parts if self.args.ssl or self.tasks else {}
 
     def run_frozen(self, x_BCHW: Tensor) -> Tensor:
         """The input of the first trainable block."""
@@ -183,18 +184,13 @@ class LocalMethod(Method):
     def reconstructions(self, batch: Batch) -> dict[int, tuple[Tensor, Tensor]]:
         """By block, what its decoder was to draw and what it drew, (B, C, H, W) each, normalised."""
         drawn: dict[int, tuple[Tensor, Tensor]] = {}
+        batch = self.prepare(batch)
         h_BCHW = self.run_frozen(batch.x_BCHW)
-        for index in range(self.first_trainable, self.last if self.ssl is not None else 0):
+        for index in range(self.first_trainable, self.last if self.tasks else 0):
             hidden = self.run_block(index, h_BCHW)
-            assert self.ssl is not None
-            pictures = self.ssl.pictures(index, hidden.features_BCHW, batch)
-            if pictures is not None:
-                drawn[index] = pictures
+            for task in self.tasks.values():
+                pictures = task.pictures(index, hidden.features_BCHW, batch)
+                if pictures is not None:
+                    drawn[index] = pictures
             h_BCHW = hidden.out_BCHW
         return drawn
-
-
-def labelled(hidden: Hidden, batch: Batch) -> Hidden:
-    """The part of ``hidden`` that belongs to labelled images."""
-    num_labelled = batch.y_B.shape[0]
-    return hidden if hidden.out_BCHW.shape[0] == num_labelled else Hidden(*(part[:num_labelled] for part in hidden))

@@ -15,6 +15,16 @@ def reconstruction_loss(prediction_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
     return F.l1_loss(prediction_BCHW, target_BCHW)
 
 
+def pixel_cross_entropy(logits_BCHW: Tensor, pixels_BCHW: Tensor) -> Tensor:
+    """Binary cross-entropy of ``sigmoid(logits)`` against pixels in [0, 1], mean over all elements, as InfoPro's.
+
+    In float32 or wider. Logits of 0 give ``ln 2`` whatever the pixels; the least value is the pixels' own entropy.
+    """
+    if logits_BCHW.dtype.itemsize < 4:
+        logits_BCHW = logits_BCHW.float()
+    return F.binary_cross_entropy_with_logits(logits_BCHW, pixels_BCHW)
+
+
 def reconstruction_target(x_BCHW: Tensor, height: int, width: int, shift: int = 0) -> Tensor:
     """The image as a head of that size is to give it back: area-averaged to the size, then rolled by ``shift``.
 

@@ -21,6 +21,15 @@ class Below(NamedTuple):
         return value < self.limit
 
 
+class Above(NamedTuple):
+    """The numbers above a limit, likewise."""
+
+    limit: float
+
+    def __contains__(self, value: Any) -> bool:
+        return value > self.limit
+
+
 class Other(NamedTuple):
     """Everything but one value, for the ``needs`` of a `setting`."""
 
@@ -46,8 +55,8 @@ def setting(
         description: one sentence without a full stop; becomes the help text.
         unit: unit of the value, shown in the help.
         shown: words for the default in the help, where its value says little.
-        needs: settings and the values of theirs (a tuple, `POSITIVE`, `Below` or `Other`) with which this one has an
-            effect; given on the command line without them it is refused.
+        needs: settings and the values of theirs (a tuple, `POSITIVE`, `Above`, `Below` or `Other`) with which this one
+            has an effect; given on the command line without them it is refused.
         limits: pydantic's ``ge``, ``gt``, ``le``, ``lt``, ``min_length``.
     """
     if isinstance(default, float):

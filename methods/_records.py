@@ -1,0 +1,31 @@
+"""What a block of a local method leaves behind: its output with a graph, and what is kept of it without one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from datamodules.base import Batch
+
+
+class Hidden(NamedTuple):
+    """A block's output with its graph, before its dropout and pool and behind them."""
+
+    features_BCHW: Tensor
+    out_BCHW: Tensor
+
+
+class BlockResult(NamedTuple):
+    """What training a block on one batch gave, without a graph; ``parts`` are those of its loss, if any."""
+
+    loss: Tensor
+    logits_BN: Tensor | None
+    parts: Mapping[str, Tensor]
+
+
+def labelled(hidden: Hidden, batch: Batch) -> Hidden:
+    """The part of ``hidden`` that belongs to labelled images."""
+    num_labelled = batch.y_B.shape[0]
+    return hidden if hidden.out_BCHW.shape[0] == num_labelled else Hidden(*(part[:num_labelled] for part in hidden))

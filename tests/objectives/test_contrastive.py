@@ -1,0 +1,77 @@
+"""Supervised contrast against a double loop, and its values at known inputs."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from objectives.contrastive import supervised_contrastive
+
+
+def by_loops(z_BD: torch.Tensor, labels: list[int], temperature: float) -> float:
+    """The definition, one number at a time."""
+    rows = [[value / math.sqrt(sum(v * v for v in row)) for value in row] for row in z_BD.tolist()]
+    total = 0.0
+    for i, anchor in enumerate(rows):
+        score = [sum(a * b for a, b in zip(anchor, other, strict=True)) / temperature for other in rows]
+        below = sum(math.exp(value) for a, value in enumerate(score) if a != i)
+        positives = [p for p in range(len(rows)) if p != i and labels[p] == labels[i]]
+        if positives:
+            total -= sum(math.log(math.exp(score[p]) / below) for p in positives) / len(positives)
+    return total / len(rows)
+
+
+def embeddings(count: int = 7, width: int = 4) -> torch.Tensor:
+    return torch.randn(count, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.5, 2.0])
+@pytest.mark.parametrize("labels", [[0, 1, 0, 2, 1, 0, 3], [0] * 7, [*range(7)]])
+def test_equals_the_loops(labels: list[int], temperature: float) -> None:
+    z_BD, y_B = embeddings(), torch.tensor(labels)
+    expected = torch.tensor(by_loops(z_BD, labels, temperature), dtype=torch.float64)
+    torch.testing.assert_close(supervised_contrastive(z_BD, y_B, temperature), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_with_two_images_to_a_label_it_is_simclr() -> None:
+    """Its loss as a classification: which of the others is the second view."""
+    z_BD = embeddings(8)
+    unit_BD = F.normalize(z_BD, dim=1)
+    score_BB = (unit_BD @ unit_BD.T / 0.5).fill_diagonal_(-torch.inf)
+    expected = F.cross_entropy(score_BB, torch.tensor([4, 5, 6, 7, 0, 1, 2, 3]))
+    torch.testing.assert_close(supervised_contrastive(z_BD, torch.arange(4).repeat(2), 0.5), expected)
+
+
+@pytest.mark.parametrize("num_negatives", [1, 4, 16])
+def test_at_chance_it_is_the_logarithm_of_the_candidates(num_negatives: int) -> None:
+    """A positive and N negatives that look the same: ln(N + 1), as InfoNCE; ln(B - 1) where all are positives."""
+    z_BD = torch.ones(num_negatives + 2, 3, dtype=torch.float64)
+    for y_B in (torch.zeros(num_negatives + 2, dtype=torch.int64), torch.arange(num_negatives + 2) // 2):
+        if y_B.bincount().min() > 1:
+            loss = supervised_contrastive(z_BD, y_B, 0.1)
+            assert loss.item() == pytest.approx(math.log(num_negatives + 1))
+
+
+@pytest.mark.parametrize(("count", "labels"), [(1, [0]), (2, [0, 1]), (2, [1, 1]), (3, [0, 0, 1])])
+def test_small_batches_and_images_alone_with_their_label_are_finite(count: int, labels: list[int]) -> None:
+    z_BD = embeddings(count).requires_grad_()
+    loss = supervised_contrastive(z_BD, torch.tensor(labels), 0.1)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(z_BD.grad).all()
+    assert (loss == 0) == (len(set(labels)) == count or labels == [1, 1])
+
+
+def test_gradient() -> None:
+    z_BD, y_B = embeddings().requires_grad_(), torch.tensor([0, 1, 0, 2, 1, 0, 3])
+    assert torch.autograd.gradcheck(lambda z_BD: supervised_contrastive(z_BD, y_B, 0.3), z_BD)
+
+
+def test_half_precision_is_widened_also_within_autocast() -> None:
+    z_BD, y_B = embeddings().bfloat16(), torch.arange(7) % 3
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = supervised_contrastive(z_BD, y_B, 0.1)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, supervised_contrastive(z_BD.float(), y_B, 0.1))
