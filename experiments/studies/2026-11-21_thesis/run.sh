@@ -32,3 +32,18 @@ for seed in ${SEEDS:-0 1 2}; do
   done
 done
 "$python" main.py report "$runs" --out "$runs-report"
+
+figure() { # figure NAME ROWS...: the curves of some rows
+  local folders=() row
+  for row in "${@:2}"; do
+    for folder in "$runs"/*-[0-9][0-9]_"$row" "$runs"/*-[0-9][0-9]_"$row"_[0-9]; do
+      [ ! -d "$folder" ] || folders+=("$folder")
+    done
+  done
+  "$python" main.py report "${folders[@]}" --out "$runs-report/$1"
+}
+if [ "$network" = basiccnn ]; then
+  figure signals bp dgl dni cdni fa dfa
+  figure tasks bp dgl dgl_ssl dgl_ssl_shift dgl_ssl_rotate predsim
+  figure alone bp dgl ssl ssl_shift ssl_rotate last_block
+fi
