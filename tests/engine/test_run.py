@@ -212,7 +212,7 @@ def test_report_compares_two_runs(run, capsys) -> None:
     capsys.readouterr()
     assert main.main(["report", str(run.path), "--out", "out"]) == 0
     out = capsys.readouterr().out
-    assert "dgl" in out and "bp" in out
+    assert "local" in out and "whole" in out
     assert Path("out/report.html").exists()
 
 

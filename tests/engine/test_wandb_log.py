@@ -11,7 +11,8 @@ from engine.wandb_log import WandbLog
 
 
 def run_ids(folder: Path) -> list[str]:
-    return [path.name.rpartition("-")[2] for path in (folder / "wandb").glob("offline-run-*")]
+    """From ``offline-run-DATE_TIME-ID``, which gets a counter where two start in one second."""
+    return [path.name.split("-")[3] for path in (folder / "wandb").glob("offline-run-*")]
 
 
 def open_and_close(folder: Path) -> None:
