@@ -87,9 +87,13 @@ class Soak:
             wait_s = self.random.uniform(0.2, 1.2) * self.life_s if attempt < 25 else None
             code = self.launch(folder, [*words, "--path", "disturbed", "--resume", "auto"], wait_s)
             self.check(code in ENDS, folder, f"it ended with {code}")
-            if code == 0:
+            if self.finished(folder):  # also where the end of the process, after that of the run, was cut short
                 break
         self.compare(folder)
+
+    def finished(self, folder: Path) -> list[Path]:
+        """The disturbed runs that are done."""
+        return [path for path in (folder / "disturbed").glob("*") if RunFolder(path).summary().get("status") == DONE]
 
     def damage(self, parent: Path) -> None:
         """Flip a bit of the newest ``last.ckpt`` that has a ``previous.ckpt``."""
@@ -103,7 +107,7 @@ class Soak:
     def compare(self, folder: Path) -> None:
         """The undisturbed run and the one that got to the end under its first name."""
         [whole] = (folder / "whole").iterdir()
-        runs = [path for path in (folder / "disturbed").iterdir() if RunFolder(path).summary().get("status") == DONE]
+        runs = self.finished(folder)
         self.check(len(runs) == 1, folder, f"{len(runs)} runs are done, not one")
         for name in (checkpoint.LAST, checkpoint.BEST):
             states = [checkpoint.load(path / "checkpoints" / name) for path in (whole, runs[0])]
