@@ -165,8 +165,6 @@ def check_needs(values: Mapping[str, Item], settings: Mapping[str, Any], method:
 
 
 def _need(name: str, wanted: Any) -> str:
-    if isinstance(wanted, range):
-        return f"--{name} of {wanted.start} or more"
     if isinstance(wanted, Above):
         return f"--{name} above {wanted.limit:g}"
     if isinstance(wanted, Below):

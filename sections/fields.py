@@ -8,17 +8,16 @@ from typing import Any, NamedTuple, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-POSITIVE = range(1, 2**31)
 TRUE_WORDS, FALSE_WORDS = ("true", "t", "1", "yes", "y", "on"), ("false", "f", "0", "no", "n", "off")  # as in pydantic
 
 
 class Below(NamedTuple):
-    """The numbers below a limit, for the ``needs`` of a `setting`."""
+    """The numbers below a limit, for the ``needs`` of a `setting`; None is not one of them."""
 
     limit: float
 
     def __contains__(self, value: Any) -> bool:
-        return value < self.limit
+        return value is not None and value < self.limit
 
 
 class Above(NamedTuple):
@@ -27,7 +26,10 @@ class Above(NamedTuple):
     limit: float
 
     def __contains__(self, value: Any) -> bool:
-        return value > self.limit
+        return value is not None and value > self.limit
+
+
+POSITIVE = Above(0)
 
 
 class Other(NamedTuple):

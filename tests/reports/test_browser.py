@@ -67,7 +67,7 @@ def test_a_comparison_renders_sorts_and_fetches_nothing(study: Path, tmp_path: P
     assert sorted(found["before"]) == ["0", "1", "2"]
     assert found["once"] in (["0", "1", "2"], ["2", "1", "0"])
     assert found["twice"] == found["once"][::-1]
-    assert len(found["figures"]) == 1
-    assert all(width > 300 and height > 100 for width, height in found["figures"])
+    assert len(found["figures"]) == 3
+    assert all(width > 300 and height > 50 for width, height in found["figures"])
     assert found["overflow"] <= 0  # wide tables scroll by themselves, not the page
     assert [name for name in found["fetched"] if not name.startswith("data:")] == []
