@@ -88,7 +88,7 @@ class WandbLog:
             silent=True,
         )
         self._run = wandb.init(
-            project=PROJECT, dir=str(folder), id=run_id, resume="allow", name=folder.name,
+            project=PROJECT, dir=str(folder.absolute()), id=run_id, resume="allow", name=folder.name,
             config=dict(config), tags=tags, mode=self.mode, settings=settings, group=_study(folder),
         )  # fmt: skip
         self._run.define_metric("step")

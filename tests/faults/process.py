@@ -79,6 +79,7 @@ def _child(words: list[str], folder: Path, out: Path, err: Path, fault: Fault | 
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
+    os.environ.pop("WANDB_SERVICE", None)  # of a run in the tests' own process, which writes below another folder
     os.environ.update(env)
     import torch
 
