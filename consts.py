@@ -147,6 +147,7 @@ RECONSTRUCTIONS = "reconstructions_"  # begins the name of the picture of what a
 
 # --- run folder -----------------------------------------------------------------------------------------
 
+PROGRAM = "main.py"
 PROJECT = "beyond-backprop"
 CONFIG_FILE, COMMAND_FILE, ENVIRONMENT_FILE = "config.yaml", "command.txt", "environment.json"
 METRICS_FILE, SUMMARY_FILE, LOG_FILE, REPORT_FILE = "metrics.jsonl", "summary.json", "run.log", "report.html"

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cli
-from engine.signals import sigterm_like_ctrl_c
+from consts import PROGRAM
+from engine.signals import signals_end_it
 from utils import EXIT_SIGINT, Interrupted, UserError, printable
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def report(command: cli.Command) -> None:
 
 def evaluate(command: cli.Command) -> None:
     """Test a run's weights again, every block's head included."""
+    import cli
     from consts import TEST
     from engine import checkpoint
     from engine.console import log_to_terminal
@@ -116,20 +117,23 @@ def print_config(command: cli.Command) -> None:
     print(yaml.safe_dump(command.args.model_dump(mode="json"), sort_keys=False), end="")
 
 
+STOPPED = f"{PROGRAM}: stopped before training began"
 VERBS = {"train": train, "report": report, "evaluate": evaluate, "sweep": sweep, "print_config": print_config}
 
 
 def main(argv: Sequence[str]) -> int:
     """Do what ``argv`` asks for, and return the exit code."""
     try:
-        with sigterm_like_ctrl_c():
+        with signals_end_it(STOPPED):
+            import cli  # tenths of a second, in which a signal must find us ready
+
             command = cli.parse(argv)
             VERBS[command.verb](command)
     except UserError as error:
-        print(f"{cli.PROGRAM}: error: {printable(error)}", file=sys.stderr)
+        print(f"{PROGRAM}: error: {printable(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as stop:
-        print(f"{cli.PROGRAM}: stopped before training began", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         return stop.args[0] if stop.args else EXIT_SIGINT
     except Interrupted as interrupted:
         return interrupted.exit_code

@@ -10,14 +10,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cli.build import PROGRAM, SHORT, evaluate_parser, report_parser, sweep_parser, train_parser
+from cli.build import SHORT, evaluate_parser, report_parser, sweep_parser, train_parser
 from cli.messages import explain
 from cli.settings import Item, check_effects, check_needs, read_config, read_resumed, read_run
+from consts import PROGRAM
 from schemas import DEFAULT_METHOD, Args, build_args, method_sections
 from sections.fields import FALSE_WORDS, TRUE_WORDS
 from utils import UsageError, did_you_mean
 
-__all__ = ["PROGRAM", "Command", "args_of_run", "parse"]
+__all__ = ["Command", "args_of_run", "parse"]
 
 
 @dataclass(frozen=True)

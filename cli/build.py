@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from cli.messages import choices, is_boolean, is_list, range_text
+from consts import PROGRAM
 from schemas import SECTIONS, MethodArgs, method_sections
 from sections.fields import Section, extra
 from utils import EXIT_USAGE, did_you_mean, printable
 
-PROGRAM = "main.py"
 SHORT = "method="  # destination of --dgl and its like; the equals sign keeps it apart from every setting
 
 

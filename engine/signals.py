@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from types import FrameType, TracebackType
@@ -10,22 +11,36 @@ from typing import Any
 
 from utils import EXIT_SIGINT, EXIT_SIGTERM
 
+EXIT_CODES = {signal.SIGINT: EXIT_SIGINT, signal.SIGTERM: EXIT_SIGTERM}
+
 
 @contextlib.contextmanager
-def sigterm_like_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM raise a KeyboardInterrupt with its exit code, while there is nothing to save yet.
+def signals_end_it(last_words: str) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM raise a KeyboardInterrupt with their exit code, while there is nothing to save yet.
 
     Libraries let a KeyboardInterrupt through; an exception of our own would end in one of their ``except Exception``.
+    Extensions in C do not: torch drops whatever is raised while it imports NumPy, and the half-imported NumPy fails
+    later. So a signal during an import writes ``last_words`` and ends the process at once.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(EXIT_SIGTERM)
+        if _is_importing(frame):
+            os.write(2, f"{last_words}\n".encode())
+            os._exit(EXIT_CODES[number])
+        raise KeyboardInterrupt(EXIT_CODES[number])
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in EXIT_CODES}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 class StopRequest:
@@ -40,17 +55,17 @@ class StopRequest:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.getsignal(number) for number in EXIT_CODES}
         self.install()
         return self
 
     def install(self) -> None:
         """Take the two signals over."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in EXIT_CODES:
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.exit_code = EXIT_SIGINT if number == signal.SIGINT else EXIT_SIGTERM
+        self.exit_code = EXIT_CODES[number]
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def __exit__(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import cli
 from cli.settings import known_names
-from consts import ACCURACY, LOSS, NETWORKS, TEST, TRAIN, VAL, block_name, metric_name
+from consts import ACCURACY, LOSS, NETWORKS, PROGRAM, TEST, TRAIN, VAL, block_name, metric_name
 from schemas import Args, LocalArgs, method_sections
 from sweeps.file import SweepFile
 from sweeps.space import Scalar, combinations, to_text
@@ -60,7 +60,7 @@ def parse(words: list[str]) -> Args:
         with contextlib.redirect_stderr(shown):
             command = cli.parse(words)
     except SystemExit:
-        raise UsageError(shown.getvalue().strip().removeprefix(f"{cli.PROGRAM}: error: ")) from None
+        raise UsageError(shown.getvalue().strip().removeprefix(f"{PROGRAM}: error: ")) from None
     if command.args is None or command.verb != "train":
         raise UsageError("a trial must be a training run")
     return command.args

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from consts import PROGRAM
 from sweeps.space import Parameter, ParameterSpec, understand
 from utils import UsageError, did_you_mean
 
-PROGRAM = "main.py"
 _MACROS = ("${env}", "${interpreter}", "${program}", "${args}")
 
 
