@@ -16,6 +16,7 @@ from engine.signals import signals_end_it
 from utils import EXIT_SIGINT, Interrupted, UserError, printable
 
 if TYPE_CHECKING:
+    import cli
     from datamodules.base import Splits
     from methods._base import Method
     from schemas import Args

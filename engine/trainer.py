@@ -19,6 +19,7 @@ import reports
 from consts import ACCURACY, DONE, FAILED, INTERRUPTED, TEST, TRAIN, VAL, metric_name
 from datamodules.base import ImageSet, Splits
 from datamodules.feed import Feed
+from diagnostics.receptive_field import receptive_fields
 from engine import checkpoint, memory
 from engine.console import last_words, log_to_file
 from engine.devices import choose_precision, compile_blocks, set_determinism
@@ -151,6 +152,7 @@ def _introduce(module: TrainingModule, device: torch.device, *, resuming: bool) 
         f"seed={optim.seed}, {counts['num_parameters']:,} parameters + {counts['num_head_parameters']:,} in heads"
     )
     logger.info(f"Run folder: {module.run_log.folder.path}")
+    module.run_log.folder.update_summary(blocks=describe_blocks(module.method))
 
 
 def count_parameters(method: Method) -> dict[str, int]:
@@ -158,6 +160,20 @@ def count_parameters(method: Method) -> dict[str, int]:
     backbone = sum(parameter.numel() for parameter in method.backbone.parameters())
     everything = sum(parameter.numel() for parameter in method.parameters())
     return {"num_parameters": backbone, "num_head_parameters": everything - backbone}
+
+
+def describe_blocks(method: Method) -> list[dict[str, Any]]:
+    """Of every block its output's shape, its parameters, and its receptive field in pixels of the image."""
+    blocks = [method.backbone.block(index) for index in range(method.backbone.num_blocks)]
+    return [
+        {
+            "output": list(block.out_shape),
+            "num_parameters": sum(parameter.numel() for parameter in block.parameters()),
+            "receptive_field": field.size,
+            "stride": field.stride,
+        }
+        for block, field in zip(blocks, receptive_fields(method.backbone), strict=True)
+    ]
 
 
 def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:

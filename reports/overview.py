@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 from consts import ACCURACY, LOSS, TEST, TRAIN, metric_name
+from reports.blocks import difference_figure, has_differences
 from reports.canvas import FONT_PT, INK, PALETTE, PAPER, canvas, integer_axis, render, say_nothing_yet
 from reports.figures import NO_VALUES, comparison_figure, group_legend, group_looks, plot_spread
 from reports.groups import group_runs
@@ -70,9 +71,16 @@ def curves_figure(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-_FIGURES = {"comparison": comparison_figure, "ranking": ranking_figure, "curves": curves_figure}
+_FIGURES: dict[str, Callable[[Sequence[Run]], Figure]] = {
+    "comparison": comparison_figure,
+    "ranking": ranking_figure,
+    "curves": curves_figure,
+}
 
 
 def comparison_pictures(runs: Sequence[Run]) -> dict[str, str]:
     """Name and SVG text of every figure that compares ``runs``."""
-    return {name: render(draw(runs), "svg").decode() for name, draw in _FIGURES.items()}
+    figures = dict(_FIGURES)
+    if has_differences(group_runs(runs)):
+        figures["blocks_compared"] = difference_figure
+    return {name: render(draw(runs), "svg").decode() for name, draw in figures.items()}

@@ -11,6 +11,7 @@ from string import Template
 from typing import Any, NamedTuple
 
 from consts import FILTERS, PLOT_DIR, RECONSTRUCTIONS
+from reports.blocks import block_table, difference_table
 from reports.canvas import GRID, INK, PALETTE, PAPER
 from reports.columns import COLUMNS, progress, show_blocks, status
 from reports.figures import run_pictures
@@ -31,6 +32,7 @@ CAPTIONS = {
     "probes": "Linear classifiers fitted in closed form to what every block makes of training images, scored on "
     "held-out ones: by epoch, and after the last one beside the block's own classifier.",
     "cka": "Similarity of the blocks' features of held-out images (linear CKA) after the last epoch.",
+    "blocks_compared": "The blocks after the last epoch, by group; bands reach from its lowest to its highest run.",
     "comparison": "Runs with the same settings but the seed share a colour: the line is their mean, the band reaches "
     "from the lowest to the highest. A thin line across is a network without classifiers inside.",
 }
@@ -80,11 +82,12 @@ def _one_run(run: Run, figures: str) -> str:
     words = [run.text(key) for key in ("method", "model", "dataset")]
     figures += _drawings(run.folder)
     state = ", ".join([*filter(None, words), status(run), f"epochs {progress(run)}"])
-    blocks = ("test % by block", " ".join(show_blocks([value]) for value in run.block_accuracies()))
     numbers = [(column.title, column.show(run.number(column.key))) for column in COLUMNS]
     return (
         f"<p>{escape(state)}</p>\n{_problems(run.problems)}{figures}<h2>Summary</h2>\n"
-        + _table(("quantity", "value"), [map(Cell, row) for row in [*numbers, blocks]])
+        + _table(("quantity", "value"), [map(Cell, row) for row in numbers])
+        + "<h2>Blocks</h2>\n<p>Shapes and receptive fields are in pixels, of a map and of the image.</p>\n"
+        + _texts(block_table(run))
         + _settings("All settings", run.config)
     )
 
@@ -119,6 +122,11 @@ def _several_runs(runs: Sequence[Run], figures: str) -> str:
         + "<h2>Groups</h2>\n<p>Runs with the same settings but the seed; mean ± sample standard deviation.</p>\n"
     )
     body += _table([" ".join(words).strip() for words in zip(*HEADER, strict=True)], overview)
+    body += (
+        "<h2>Block by block</h2>\n<p>After the last epoch, the mean over the runs of a group; in brackets the "
+        "difference to the group trained with back-propagation, or else to the first.</p>\n"
+    )
+    body += _texts(difference_table(groups), kind="labelled")
     body += "<h2>Runs</h2>\n<p>Click a heading to sort.</p>\n" + _runs_table(groups)
     body += _problems([f"{run.name}: {problem}" for run in runs for problem in run.problems])
     if settings:
@@ -164,6 +172,11 @@ def _table(header: Sequence[str], rows: Iterable[Iterable[Cell]], kind: str = ""
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in rows)
     table = f'<table class="{kind}"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>'
     return f'<div class="scroll">{table}</div>\n'
+
+
+def _texts(rows: Sequence[Sequence[str]], kind: str = "") -> str:
+    """A table of plain text whose first row is its heading."""
+    return _table(rows[0], [map(Cell, row) for row in rows[1:]], kind)
 
 
 def _cell(cell: Cell) -> str:

@@ -79,9 +79,14 @@ def test_the_page_of_one_run_has_its_figures_summary_and_settings(make_run: Make
     text, page = page_of(make_run("one"), tmp_path)
     assert_self_contained(text, page)
     assert page.count("svg") == 3 and page.count("details") == 1
-    assert {"dgl, BasicCNN, digits, done, epochs 4 of 4", "1,234,567", "60.0 70.0 80.0", "learning_rate"} <= set(
-        page.words
-    )
+    assert {
+        "dgl, BasicCNN, digits, done, epochs 4 of 4",
+        "1,234,567",
+        "60.00",
+        "70.00",
+        "80.00",
+        "learning_rate",
+    } <= set(page.words)
 
 
 @pytest.mark.parametrize("num_runs", [1, 2])

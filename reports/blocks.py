@@ -1,0 +1,133 @@
+"""Block by block: what the blocks of a run are, and where groups of runs differ in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from consts import ACCURACY, ALIGNMENT, GRADIENT_RATIO, INSIDE, PROBE_ACCURACY, TEST, metric_name
+from reports.canvas import INK, canvas, integer_axis, ratio_axis
+from reports.columns import NOTHING
+from reports.figures import group_legend, group_looks, plot_spread
+from reports.files import MAX_BLOCKS, finite
+from reports.groups import Group, Spread, group_runs, spread
+from reports.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+REFERENCE = "bp"  # the method that the others are compared with, where it is there
+
+
+class Quantity(NamedTuple):
+    """Something that is measured of every block: split and name of its metric, title, how a value is written."""
+
+    split: str
+    name: str
+    title: str
+    form: str
+
+    def of_run(self, run: Run) -> list[float | None]:
+        """The values of the last epoch that has some, by block."""
+        names = [metric_name(self.split, self.name, index) for index in range(MAX_BLOCKS)]
+        for line in reversed(run.epochs):
+            values = [finite(line.get(name)) for name in names]
+            if known := [index for index, value in enumerate(values) if value is not None]:
+                return values[: known[-1] + 1]
+        return []
+
+    def of_group(self, group: Group) -> list[Spread | None]:
+        """Statistics over the runs of a group, by block."""
+        return [spread(values) for values in zip_longest(*map(self.of_run, group.counted))]
+
+
+QUANTITIES = (
+    Quantity(TEST, ACCURACY, "test accuracy (%)", "{:.2f}"),
+    Quantity(INSIDE, PROBE_ACCURACY, "linear probe (%)", "{:.2f}"),
+    Quantity(INSIDE, ALIGNMENT, "cosine with back-prop's gradient", "{:.3f}"),
+    Quantity(INSIDE, GRADIENT_RATIO, "gradient norm / back-prop's", "{:.3g}"),
+)
+
+
+def block_table(run: Run) -> list[list[str]]:
+    """A heading and a row for each block: what it is, and what was measured of it at the end."""
+    described = run.summary.get("blocks")
+    facts = [fact if isinstance(fact, dict) else {} for fact in described] if isinstance(described, list) else []
+    measured = {quantity: values for quantity in QUANTITIES if (values := quantity.of_run(run))}
+    header = ["block", "output", "parameters", "receptive field", "stride", *(quantity.title for quantity in measured)]
+    rows = [header]
+    for index in range(min(MAX_BLOCKS, max([len(facts), *map(len, measured.values())]))):
+        fact = facts[index] if index < len(facts) else {}
+        ends = [
+            _show(quantity, values[index] if index < len(values) else None) for quantity, values in measured.items()
+        ]
+        rows.append([str(index), *_facts(fact), *ends])
+    return rows
+
+
+def _facts(fact: Mapping[str, Any]) -> list[str]:
+    shape = fact.get("output")
+    sides = [finite(side) for side in shape] if isinstance(shape, list) else []
+    output = "x".join(NOTHING if side is None else f"{side:.0f}" for side in sides) or NOTHING
+    numbers = [finite(fact.get(key)) for key in ("num_parameters", "receptive_field", "stride")]
+    return [output, *(NOTHING if number is None else f"{number:,.0f}" for number in numbers)]
+
+
+def _show(quantity: Quantity, value: float | None) -> str:
+    return NOTHING if value is None else quantity.form.format(value)
+
+
+def difference_table(groups: Sequence[Group]) -> list[list[str]]:
+    """A heading, and for each quantity a row for each group: values by block, and how far they are from the reference.
+
+    The reference is the first group trained with back-propagation, or else the first group.
+    """
+    reference = next((group for group in groups if group.settings.get("method") == REFERENCE), groups[0])
+    rows = list(_difference_rows(groups, reference))
+    num_blocks = max([len(row) for row in rows], default=2) - 2
+    header = ["quantity", "group", *(f"block {index}" for index in range(num_blocks))]
+    return [header, *(row + [NOTHING] * (num_blocks + 2 - len(row)) for row in rows)]
+
+
+def _difference_rows(groups: Sequence[Group], reference: Group) -> Iterator[list[str]]:
+    for quantity in QUANTITIES:
+        base = quantity.of_group(reference)
+        for group in groups:
+            cells = []
+            for own, other in zip_longest(quantity.of_group(group), base):
+                text = _show(quantity, own.mean if own else None)
+                if own and other and group is not reference:
+                    text += f" ({quantity.form.replace(':', ':+').format(own.mean - other.mean)})"
+                cells.append(text)
+            if any(cell != NOTHING for cell in cells):
+                yield [quantity.title, group.title, *cells]
+
+
+def has_differences(groups: Sequence[Group]) -> bool:
+    """Whether anything but accuracy was measured of the blocks of two groups."""
+    return any(sum(any(quantity.of_group(group)) for group in groups) > 1 for quantity in QUANTITIES[1:])
+
+
+def difference_figure(runs: Sequence[Run]) -> Figure:
+    """A panel for each quantity, a line over the blocks for each group."""
+    groups = group_runs(runs)
+    looks = group_looks(len(groups))
+    measured = {quantity: [quantity.of_group(group) for group in groups] for quantity in QUANTITIES}
+    found = {quantity: values for quantity, values in measured.items() if any(map(any, values))}
+    with canvas(9.0, 3.1 * -(-len(found) // 2) + 0.4 + 0.2 * len(groups) / 3) as figure:
+        panels = figure.subplots(-(-len(found) // 2), 2, squeeze=False).flatten()
+        for axes, (quantity, values) in zip(panels, found.items(), strict=False):
+            for each, (colour, marker) in zip(values, looks, strict=True):
+                known = {block: value for block, value in enumerate(each) if value is not None}
+                if known:
+                    plot_spread(axes, known, colour, marker=marker)
+            if quantity.name == GRADIENT_RATIO:
+                ratio_axis(axes)
+                axes.axhline(1, color=INK, linewidth=0.8)
+            axes.set_ylabel(quantity.title)
+            integer_axis(axes, "block")
+        for axes in panels[len(found) :]:
+            axes.set_axis_off()
+        group_legend(figure, groups, looks)
+    return figure
