@@ -8,7 +8,7 @@ import torch
 
 from consts import DATASETS
 from datamodules.base import Announce, DataSpec, ImageSet, Source, Splits
-from datamodules.split import hold_out
+from datamodules.split import hold_out, shuffle_labels
 from schemas import DataArgs
 
 _LEVELS = 256
@@ -33,6 +33,8 @@ def load_data(args: DataArgs, *, announce: Announce = _to_stderr, progress: bool
     """
     source = _read(args, announce, progress)
     train, val = hold_out(source.train, len(source.class_names), args)
+    if args.random_labels > 0:
+        train = shuffle_labels(train, args.random_labels)
     mean, std = _statistics(args, train)
     _, height, width, num_channels = train.images_PHWC.shape
     return Splits(

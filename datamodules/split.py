@@ -71,3 +71,25 @@ def hold_out(images: ImageSet, num_classes: int, args: DataArgs) -> tuple[ImageS
         return images, None
     val_P, train_P = partition(images.labels_P, num_classes, (args.val_size, train_size))
     return images.select(train_P), images.select(val_P) if args.val_size else None
+
+
+def shuffle_labels(images: ImageSet, share: float) -> ImageSet:
+    """Shuffle the labels of a share in (0, 1] of the images among themselves, the same ones in every run.
+
+    The classes keep their sizes (Zhang et al., arXiv 1611.03530, draw the labels anew instead). An image may get the
+    label of another one of its own class. A larger share contains the images of a smaller one.
+
+    Raises:
+        UsageError: the share is less than two images.
+    """
+    count = round(share * images.num_images)
+    if count < 2:
+        raise UsageError(
+            f"--random_labels {share:g}: of {images.num_images} training images that is {count}, and 2 are needed; "
+            f"give at least {2 / images.num_images:.2g}"
+        )
+    generator = torch.Generator().manual_seed(_SPLIT_SEED)
+    chosen_P = torch.randperm(images.num_images, generator=generator)[:count]
+    labels_P = images.labels_P.clone()
+    labels_P[chosen_P] = labels_P[chosen_P[torch.randperm(count, generator=generator)]]
+    return images._replace(labels_P=labels_P)

@@ -31,6 +31,12 @@ class DataArgs(Section):
         None, "use only this many training images, class-balanced", shown="all", unit="images", ge=1
     )
     val_size: int = setting(0, "hold out this many training images to choose the best epoch", unit="images", ge=0)
+    random_labels: float = setting(
+        0.0,
+        "shuffle the labels of this share of the training images among themselves, to see what is learned by heart",
+        ge=0,
+        le=1,
+    )
     random_crop: bool | None = setting(None, "pad by 4 zeros and crop at random", shown="as suits the data set")
     random_horizontal_flip: bool | None = setting(None, "mirror every other image", shown="as suits the data set")
     random_erasing: bool = setting(False, "black out a random rectangle in every other image")

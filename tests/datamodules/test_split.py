@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from datamodules import load_data
 from datamodules.base import ImageSet
-from datamodules.split import balanced_counts, hold_out, partition
+from datamodules.split import balanced_counts, hold_out, partition, shuffle_labels
 from schemas import DataArgs
 from utils import UsageError
 
@@ -114,3 +115,31 @@ def test_the_largest_sizes_that_fit_are_taken() -> None:
     assert hold_out(numbered(), 3, sized(290, 10))[0].num_images == 290
     train, val = hold_out(numbered(), 3, sized(None, 299))
     assert (train.num_images, val.num_images) == (1, 299)
+
+
+def test_shuffled_labels_move_within_the_share_and_keep_the_sizes_of_the_classes() -> None:
+    images = numbered()
+    few, many, everything = (shuffle_labels(images, share) for share in (0.2, 0.6, 1))
+    moved = [set((each.labels_P != images.labels_P).nonzero().flatten().tolist()) for each in (few, many, everything)]
+    for each, share, places in zip((few, many, everything), (0.2, 0.6, 1), moved, strict=True):
+        assert torch.equal(each.images_PHWC, images.images_PHWC)
+        assert torch.equal(each.labels_P.bincount(), images.labels_P.bincount())
+        assert 0.4 * share < len(places) / images.num_images <= share
+    assert torch.equal(shuffle_labels(images, 0.6).labels_P, many.labels_P)
+    assert not torch.equal(few.labels_P, images.labels_P)
+
+
+def test_a_share_of_less_than_two_images_is_refused() -> None:
+    with pytest.raises(UsageError, match="of 300 training images that is 0, and 2 are needed"):
+        shuffle_labels(numbered(), 0.001)
+
+
+def test_only_the_training_labels_are_shuffled() -> None:
+    plain, shuffled = (
+        load_data(DataArgs(dataset="digits", train_size=300, val_size=90, random_labels=share)) for share in (0, 1)
+    )
+    assert plain.val is not None and shuffled.val is not None
+    assert torch.equal(plain.val.labels_P, shuffled.val.labels_P)
+    assert torch.equal(plain.test.labels_P, shuffled.test.labels_P)
+    assert torch.equal(plain.train.images_PHWC, shuffled.train.images_PHWC)
+    assert 0.8 < float((plain.train.labels_P != shuffled.train.labels_P).double().mean()) < 0.98
