@@ -142,6 +142,7 @@ def metric_name(split: str, quantity: str, block: int | None = None) -> str:
 
 
 FILTERS = "filters"  # name of the picture of the first convolution's kernels
+CONFUSION = "confusion"  # name of the table and the picture of labels and guesses
 RECONSTRUCTIONS = "reconstructions_"  # begins the name of the picture of what a block's decoder draws
 
 

@@ -251,8 +251,11 @@ class TrainingModule(pl.LightningModule):
         batch = feed.sample(NUM_SHOWN)
         with autocast(batch.x_BCHW.device, self.args.run.precision):
             grids = reconstruction_grids(self.method, batch, feed.spec)
+            confusion_NN = self.observers.confusion(self.method, feed)
         pictures = {RECONSTRUCTIONS + block_name(index): grid for index, grid in grids.items()}
         self.run_log.show(pictures | self.observers.pictures(self.method), self._position(epoch))
+        if confusion_NN is not None:
+            self.run_log.show_confusion(confusion_NN.tolist(), feed.spec.class_names, self._position(epoch))
 
     def _announce(self, epoch: int, values: dict[str, float]) -> None:
         assert self.progress is not None

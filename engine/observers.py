@@ -12,6 +12,7 @@ from datamodules.base import ImageSet, Splits
 from datamodules.feed import Feed
 from datamodules.split import partition
 from diagnostics.alignment import gradient_alignment
+from diagnostics.confusion import confusion_matrix
 from diagnostics.features import PROBE_SIDE, block_features, labels, linear_cka, probe_accuracy
 from diagnostics.filters import first_filters
 from methods._base import Method
@@ -80,6 +81,10 @@ class Observers:
             )
             for index in range(len(fit))
         }
+
+    def confusion(self, method: Method, feed: Feed) -> Tensor | None:
+        """Labels against guesses on a split, (N, N); None where it was not asked for."""
+        return confusion_matrix(method, feed) if "confusion" in self._chosen else None
 
     def pictures(self, method: Method) -> dict[str, Tensor]:
         """Pictures by name, (H, W, 3) of uint8."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
-from consts import METRICS_FILE, PLOT_DIR
+import reports.confusion
+from consts import CONFUSION, METRICS_FILE, PLOT_DIR
 from engine.lines import Lines
 from engine.run_folder import RunFolder
 from engine.wandb_log import WandbLog
@@ -71,6 +72,19 @@ class RunLog:
             except OSError as error:
                 self._warn_once(f"cannot write {path}: {error.strerror or error}")
         self.wandb.log_images(paths, position)
+
+    def show_confusion(
+        self, counts: Sequence[Sequence[int]], class_names: Sequence[str], position: Mapping[str, Any]
+    ) -> None:
+        """Write labels against guesses as a table and a picture, and show both on the dashboard."""
+        try:
+            path = reports.confusion.write_confusion(self.folder.path, counts, class_names)
+        except OSError as error:
+            self._warn_once(f"cannot write {CONFUSION}.csv: {error.strerror or error}")
+            return
+        self.wandb.log_images({CONFUSION: path}, position)
+        rows = [[name, *row] for name, row in zip(class_names, counts, strict=True)]
+        self.wandb.log_table(f"{CONFUSION}_table", ["label", *class_names], rows, position)
 
     def draw(self, *, now: bool = False) -> None:
         """Refresh the plots if enough time has passed since the last time, or ``now``."""

@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,20 @@ class WandbLog:
             import wandb
 
             self._run.log({name: wandb.Image(str(path)) for name, path in paths.items()} | dict(position))
+        except Exception as error:
+            self._give_up(error)
+
+    def log_table(
+        self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], position: Mapping[str, Any]
+    ) -> None:
+        """Show a table beside the metrics of ``position`` (step and epoch)."""
+        if self._run is None:
+            return
+        try:
+            import wandb
+
+            table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+            self._run.log({name: table} | dict(position))
         except Exception as error:
             self._give_up(error)
 

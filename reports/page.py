@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
-from consts import FILTERS, PLOT_DIR, RECONSTRUCTIONS
+from consts import CONFUSION, FILTERS, PLOT_DIR, RECONSTRUCTIONS
 from reports.blocks import block_table, difference_table
 from reports.canvas import GRID, INK, PALETTE, PAPER
 from reports.columns import COLUMNS, progress, show_blocks, status
@@ -103,6 +103,9 @@ def _drawings(folder: Path) -> str:
         captions[filters] = (
             "Kernels of the first convolution, each from its least value (dark) to its greatest (light)."
         )
+    confusion = folder / PLOT_DIR / f"{CONFUSION}.png"
+    if confusion.exists():
+        captions[confusion] = "What the network takes the test images of every class for."
     figures = [
         f'<figure><img src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" alt="">'
         f"<figcaption>{escape(caption)}</figcaption></figure>\n"

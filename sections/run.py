@@ -135,10 +135,10 @@ class RunArgs(Section):
         "auto", "where wandb logs; auto: online when logged in, else offline"
     )
     log_interval: int = setting(50, "steps between two lines of training metrics", unit="steps", ge=1)
-    diagnostics: tuple[Literal["alignment", "probes", "filters", "cka"], ...] = setting(
+    diagnostics: tuple[Literal["alignment", "probes", "filters", "cka", "confusion"], ...] = setting(
         (),
         "what to look at after every epoch: gradients against back-prop's, linear probes of every block, the first "
-        "kernels, similarity of the blocks",
+        "kernels, similarity of the blocks, labels against guesses",
         shown="none",
     )
     progress_bar: bool = setting(True, "draw a progress bar (in a terminal)")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import math
 
-ALL = ("--diagnostics", "alignment,probes,filters,cka")
+import pytest
+import torch
+
+ALL = ("--diagnostics", "alignment,probes,filters,cka,confusion")
 
 
 def test_looking_changes_no_bit_of_a_run(run, same) -> None:
@@ -32,10 +36,30 @@ def test_what_is_measured_is_in_the_record_the_plots_and_the_page(run) -> None:
         assert all(0 <= epoch[name] <= 1 + 1e-9 for name in names if "cka" in name)
         assert all(5 < epoch[f"inside/{block}/probe_accuracy"] <= 100 for block in blocks)
     plots = {path.name for path in run.last.glob("plots/*")}
-    assert {"alignment.svg", "probes.svg", "cka.svg", "filters.png"} <= plots
+    assert {"alignment.svg", "probes.svg", "cka.svg", "filters.png", "confusion.png"} <= plots
     page = (run.last / "report.html").read_text()
-    for words in ("cosine of the angle", "Linear classifiers fitted", "linear CKA", "Kernels of the first convolution"):
+    for words in (
+        "cosine of the angle",
+        "Linear classifiers fitted",
+        "linear CKA",
+        "Kernels of the first convolution",
+        "every class for",
+    ):
         assert words in page
+
+
+def test_labels_and_guesses_are_counted_over_the_whole_test_split(run) -> None:
+    assert run("--dgl", "--diagnostics", "confusion", "--wandb", "offline") == 0
+    with (run.last / "confusion.csv").open() as stream:
+        header, *rows = csv.reader(stream)
+    assert header == ["label", *(row[0] for row in rows)]
+    counts = torch.tensor([[int(word) for word in row[1:]] for row in rows])
+    last = [record for record in run.records() if record["kind"] == "epoch"][-1]
+    assert 100 * float(counts.trace() / counts.sum()) == pytest.approx(last["test/accuracy"], abs=1e-4)
+    assert counts.shape == (10, 10) and counts.sum(1).tolist() == sorted(counts.sum(1).tolist(), reverse=True)
+    media = [path.name for path in run.last.rglob("wandb/**/media/**/confusion*")]
+    pictures, tables = (sum(name.endswith(end) for name in media) for end in (".png", ".table.json"))
+    assert pictures == tables > 0
 
 
 def test_a_resumed_run_may_look_where_the_first_part_did_not(run) -> None:
@@ -49,4 +73,4 @@ def test_a_resumed_run_may_look_where_the_first_part_did_not(run) -> None:
 def test_an_unknown_observer_is_refused(run, capsys) -> None:
     assert run("--diagnostics", "alignment,probe") == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert "--diagnostics 'alignment,probe': allowed is some of alignment, probes, filters, cka" in line
+    assert "--diagnostics 'alignment,probe': allowed is some of alignment, probes, filters, cka, confusion" in line
