@@ -167,6 +167,11 @@ def sweep_parser() -> Parser:
         "--trials", type=_count, help="how many in all [default run_cap of the file, or the whole grid]"
     )
     parser.add_argument("--workers", type=_count, default=1, help="trials side by side [default 1]")
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local",
+        help="who places the trials: this machine, or Ray (the extra [ray]) on the GPUs and machines of RAY_ADDRESS, "
+        "which is this machine where it is not set [default local]",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, help="seed of the search, not of the runs [default 0]")
     parser.add_argument("--path", help="folder of the sweep's folder [default experiments]")
     _add_switch(parser, "progress_bar", "progress_bar", "draw a progress bar (in a terminal) [default on]")

@@ -1,10 +1,11 @@
 """Sweeps without a server: one file in wandb's format, many runs, one study that survives a kill.
 
 A trial is the command that a person would type, in a process of its own, so every trial leaves a normal run folder.
-`wandb sweep` and `wandb agent` take the same files. Optuna searches; it is imported when a sweep begins.
+`wandb sweep` and `wandb agent` take the same files. Optuna searches; it is imported when a sweep begins. An engine
+starts the trials: here, or with Ray on the GPUs and machines of a cluster.
 
-Ray Tune was tried: it needs 11 s and 870 MB before the first trial, and the same versions on all machines. wandb's own
-controller needs its server, and Hydra's multirun another grammar of flags.
+wandb's own controller needs its server, and Hydra's multirun another grammar of flags. `ray_engine` says why Ray
+places trials and Ray Tune does not search.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.check import check
+from sweeps.engines import open_engine
 from sweeps.file import SweepFile, read_sweep
 from sweeps.folder import SweepFolder
 from utils import Interrupted, UsageError, UserError, did_you_mean
@@ -25,14 +27,16 @@ def sweep(options: Mapping[str, Any], command: str) -> str:
     """Run a sweep, or go on with one, and return the table of its trials.
 
     Args:
-        options: what ``main.py sweep`` was given: ``file`` or ``resume``, ``trials``, ``workers``, ``seed``, ``path``.
+        options: what ``main.py sweep`` was given: ``file`` or ``resume``, ``trials``, ``workers``, ``engine``,
+            ``seed``, ``path``, ``progress_bar``.
         command: the command as typed, for the record.
 
     Raises:
-        UsageError: the file makes no sense; nothing was written.
-        UserError: three trials in a row failed, or the disk refuses.
+        UsageError: the file makes no sense, or the engine is not installed; nothing was written.
+        UserError: three trials in a row failed, or the disk or the engine refuses.
         Interrupted: by a signal; ``--resume`` goes on.
     """
+    engine = open_engine(options["engine"], options["workers"])
     folder, file = _resume(options) if options["resume"] else _start(options, command)
     from loguru import logger  # all this is imported only now, so that a refusal answers at once
 
@@ -46,10 +50,11 @@ def sweep(options: Mapping[str, Any], command: str) -> str:
     log_to_file(folder.path)
     study = SweepStudy(folder, file)
     try:
-        with StopRequest() as stop:
-            Runner(study, options["workers"], stop, progress_bar=options["progress_bar"]).run()
+        with engine, StopRequest() as stop:  # in this order, because Ray has a handler of its own for SIGTERM
+            Runner(study, engine, options["workers"], stop, progress_bar=options["progress_bar"]).run()
     except Interrupted:
-        logger.warning(f"Stopped; go on with: python main.py sweep --resume {folder.path}")
+        same = "" if options["engine"] == "local" else f" --engine {options['engine']}"
+        logger.warning(f"Stopped; go on with: python main.py sweep --resume {folder.path}{same}")
         raise
     finally:
         table = summarise(study)
@@ -59,7 +64,7 @@ def sweep(options: Mapping[str, Any], command: str) -> str:
 def _start(options: Mapping[str, Any], command: str) -> tuple[SweepFolder, SweepFile]:
     path = Path(options["file"])
     file = read_sweep(path)
-    check(file)
+    check(file, options["engine"])
     wanted, cap, points = options["trials"], file.spec.run_cap, file.grid_size
     if wanted is None and cap is None and points is None:
         raise UsageError(f"--trials is missing: {path} searches with method {file.spec.method}, which has no end")
@@ -80,7 +85,7 @@ def _resume(options: Mapping[str, Any]) -> tuple[SweepFolder, SweepFile]:
             raise UsageError(f"--trials {options['trials']}: the grid has {file.grid_size} points")
         folder.set_num_trials(options["trials"])
     try:
-        check(file)
+        check(file, options["engine"])
     except UsageError as error:
-        raise UserError(f"the sweep cannot go on with this version: {error}") from None
+        raise UserError(f"the sweep cannot go on: {error}") from None
     return folder, file

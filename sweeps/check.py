@@ -25,8 +25,8 @@ def words_of(file: SweepFile, values: Mapping[str, Scalar]) -> list[str]:
     return [*file.fixed_words, *(f"--{name}={to_text(value)}" for name, value in (fixed | dict(values)).items())]
 
 
-def check(file: SweepFile) -> None:
-    """Refuse a sweep whose trials could not start, or would not have its metric.
+def check(file: SweepFile, engine: str = "local") -> None:
+    """Refuse a sweep whose trials could not start with ``engine``, or would not have its metric.
 
     Raises:
         UsageError: one line that names the file and what is wrong.
@@ -47,6 +47,11 @@ def check(file: SweepFile) -> None:
             raise UsageError(f"{file.path}: {error} (in the trial with {shown})") from None
         if problem := _metric_problem(file.spec.metric.name, args):
             raise UsageError(f"{file.path}: metric.name {file.spec.metric.name}: {problem}")
+        if engine == "ray" and args.run.device.partition(":")[2] not in ("", "0"):
+            raise UsageError(
+                f"{file.path}: --device {args.run.device}: with --engine ray every trial sees one GPU, its own; "
+                "allowed is auto, cpu, cuda or cuda:0"
+            )
 
 
 def parse(words: list[str]) -> Args:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from engine.run_folder import RunFolder
 from utils import UserError, read_json, write_json, write_text
 
 FOREIGN_PATIENCE_S = 120.0  # a trial of another machine whose lock was not touched for so long is abandoned
@@ -77,6 +78,11 @@ class SweepFolder:
         """The run folder of a trial, the newest if it was started anew; None before it has one."""
         found = [path for path in self.path.glob(f"*_{trial_name(number)}*") if path.is_dir()]
         return max(found, key=lambda path: path.name, default=None)
+
+    def is_training(self, number: int) -> bool:
+        """Whether a process, of this sweep or a killed one, still trains in the run folder of a trial."""
+        run = self.run_of(number)
+        return run is not None and RunFolder(run).is_in_use()
 
     def mend_journal(self) -> None:
         """Cut off a line that was not finished when a machine died; the next one would be appended to it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from typing import Any
 
@@ -13,6 +12,7 @@ from optuna.trial import Trial, TrialState
 from engine.signals import StopRequest
 from sweeps.check import parse, words_of
 from sweeps.display import Display
+from sweeps.engines import Engine
 from sweeps.folder import Claim
 from sweeps.study import BEST_EPOCH, BEST_VALUE, MESSAGE, RUN, SweepStudy
 from sweeps.trial import TrialProcess
@@ -27,17 +27,19 @@ class Runner:
 
     Args:
         study: the study; other processes may run trials of it at the same time.
+        engine: starts their processes.
         num_workers: trials side by side.
         stop: set by a signal.
         progress_bar: draw a bar in a terminal.
     """
 
-    def __init__(self, study: SweepStudy, num_workers: int, stop: StopRequest, *, progress_bar: bool) -> None:
-        self.study, self._num_workers, self._stop = study, num_workers, stop
+    def __init__(
+        self, study: SweepStudy, engine: Engine, num_workers: int, stop: StopRequest, *, progress_bar: bool
+    ) -> None:
+        self.study, self._engine, self._num_workers, self._stop = study, engine, num_workers, stop
         self._running: list[tuple[Trial, TrialProcess, int]] = []
         self._failures: list[str] = []
         self._display = Display(study, progress_bar)
-        self._threads = max(1, (os.cpu_count() or 1) // num_workers) if num_workers > 1 else None
 
     def run(self) -> None:
         """Run to the end.
@@ -77,13 +79,13 @@ class Runner:
     def _launch(self, trial: Trial, claim: Claim) -> None:
         words = words_of(self.study.file, self.study.values_of(trial))
         try:
-            num_epochs = parse(words).optim.epochs
+            args = parse(words)
         except UsageError as error:  # of all combinations only some were checked before
             self._fail(trial, str(error), {})
             claim.release()
             return
-        process = TrialProcess(self.study.folder, trial.number, words, claim, self._threads)
-        self._running.append((trial, process, num_epochs))
+        process = TrialProcess(self.study.folder, trial.number, words, args.run.device, claim, self._engine)
+        self._running.append((trial, process, args.optim.epochs))
 
     def _watch(self, trial: Trial, process: TrialProcess, num_epochs: int) -> None:
         code = process.poll()  # before the epochs are read: what an ended process wrote is then complete

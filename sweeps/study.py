@@ -54,7 +54,8 @@ class SweepStudy:
             if frozen.state == TrialState.RUNNING:
                 claim = Claim(self.folder, frozen.number)
                 if claim.take(foreign=frozen.user_attrs.get(HOST) != platform.node()):
-                    if self.trials[frozen.number].state == TrialState.RUNNING:  # nobody ended it meanwhile
+                    still_open = self.trials[frozen.number].state == TrialState.RUNNING  # nobody ended it meanwhile
+                    if still_open and not self.folder.is_training(frozen.number):  # Ray's workers hold no claim
                         return self._own(Trial(self.optuna, frozen._trial_id), claim)
                     claim.release()
         self._ask_lock.acquire()

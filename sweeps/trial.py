@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+from loguru import logger
+
 from consts import CHECKPOINT_DIR, METRICS_FILE
 from reports.files import finite, read_metrics
+from sweeps.engines import Engine, Launch, Process
 from sweeps.folder import Claim, SweepFolder, trial_name
 from utils import EXIT_SIGTERM, UserError, write_text
 
 MAIN = Path(__file__).parent.parent / "main.py"
 PATIENCE_S = 120.0  # between asking a trial to save and leave, and killing it
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_KILLED = (EXIT_SIGTERM, -signal.SIGTERM, -signal.SIGKILL)
 
 
 class TrialProcess:
@@ -32,26 +31,24 @@ class TrialProcess:
         asked_to_stop: whether the sweep stopped it.
     """
 
-    def __init__(self, folder: SweepFolder, number: int, words: list[str], claim: Claim, threads: int | None) -> None:
+    def __init__(
+        self, folder: SweepFolder, number: int, words: list[str], device: str, claim: Claim, engine: Engine
+    ) -> None:
         self.folder, self.number, self.claim = folder, number, claim
         self.begin = time.monotonic()
         self.epochs: dict[int, float] = {}
         self.asked_to_stop = False
-        self._read_at, self._stopped_at = 0, 0.0
-        command = [sys.executable, str(MAIN), *self._where(words)]
-        write_text(folder.trials / f"{trial_name(number)}.sh", shlex.join(["python", "main.py", *command[2:]]) + "\n")
-        environment = dict(os.environ)
-        environment.setdefault("WANDB_RUN_GROUP", folder.path.name)
-        if threads is not None:  # several trials side by side would each start a thread for every core
-            environment.setdefault("OMP_NUM_THREADS", str(threads))
-        with folder.log_of(number).open("ab") as log:
-            self._log_from = log.tell()
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-                start_new_session=True,  # Ctrl-C is for the sweep, which passes it on
-                pass_fds=() if claim.descriptor is None else (claim.descriptor,),
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-            )  # fmt: skip
+        self._words, self._device, self._engine = words, device, engine
+        self._read_at, self._stopped_at, self._num_losses = 0, 0.0, 0
+        self._process = self._start()
+
+    def _start(self) -> Process:
+        words = self._where(self._words)
+        name, log = trial_name(self.number), self.folder.log_of(self.number)
+        write_text(self.folder.trials / f"{name}.sh", shlex.join(["python", "main.py", *words]) + "\n")
+        self._log_from = log.stat().st_size if log.exists() else 0
+        group, lock = self.folder.path.name, self.claim.descriptor
+        return self._engine.start(Launch([str(MAIN), *words], log, group, self._device, lock))
 
     def _where(self, words: list[str]) -> list[str]:
         """A new run inside the sweep's folder; or the one that was cut off goes on."""
@@ -61,8 +58,19 @@ class TrialProcess:
         return [*words, f"--path={self.folder.path}", f"--name={trial_name(self.number)}", "--no_progress_bar"]
 
     def poll(self) -> int | None:
-        """The exit code, None while it runs."""
+        """The exit code, None while it runs; where the engine may, a run that was killed goes on.
+
+        Raises:
+            UserError: the engine could not start it.
+        """
         code = self._process.poll()
+        if code in _KILLED and not self.asked_to_stop and self._num_losses < self._engine.max_losses:
+            if not self.folder.is_training(self.number):  # its worker may have died before it
+                self._num_losses += 1
+                times = f"{self._num_losses} of {self._engine.max_losses} times"
+                logger.warning(f"Trial {self.number} was killed and goes on ({times})")
+                self._process = self._start()
+            code = None
         if code is None:
             self.claim.touch()
             if self._stopped_at and time.monotonic() - self._stopped_at > PATIENCE_S:
@@ -77,7 +85,7 @@ class TrialProcess:
 
     def was_stopped(self, code: int) -> bool:
         """Whether it left because `stop` asked for it; a run that ended by itself meanwhile is finished."""
-        return self.asked_to_stop and code in (EXIT_SIGTERM, -signal.SIGTERM, -signal.SIGKILL)
+        return self.asked_to_stop and code in _KILLED
 
     def new_epochs(self, metric: str) -> dict[int, float]:
         """The metric of the epochs that ended since the last call.
@@ -108,8 +116,3 @@ class TrialProcess:
             lines = log.read().decode(errors="replace").strip().splitlines()
         last = lines[-1] if lines else "nothing was printed"
         return f"{last.removeprefix('main.py: error: ')} (exit code {code})"
-
-
-def _end_with_parent() -> None:
-    """Have the kernel send SIGTERM when the sweep dies, kill -9 included, so that no trial trains on unseen."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -62,6 +62,7 @@ def test_heavy_libraries_stay_out_of_the_light_rooms(path: Path) -> None:
         assert not (heavy - {"matplotlib"}) & {name for name, _ in found}  # the trials train, the sweep watches
     if room in ("main", "reports", "sweeps"):
         assert not heavy & {name for name, top in found if top}
+    assert "ray" not in {name for name, top in found if top}  # an extra that few have
     if room in ("methods", "heads", "objectives", "model"):
         assert not {"pytorch_lightning", "wandb", "loguru"} & {name for name, _ in found}
 

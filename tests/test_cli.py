@@ -115,6 +115,7 @@ USAGE_ERRORS = {
     "sweep": "sweep needs a FILE.yaml, or --resume FOLDER; give one of them",
     "sweep none.yaml": "none.yaml: No such file or directory",
     "sweep --trials 0": "argument --trials: '0': allowed is a whole number, at least 1",
+    "sweep --engine slurm": "argument --engine: invalid choice: 'slurm' (choose from ",
 }
 
 

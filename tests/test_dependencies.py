@@ -55,6 +55,14 @@ def test_the_pin_lies_in_the_range(file: str, name: str) -> None:
     assert pins_of(file)[name] in requirement.specifier
 
 
+def test_ray_is_an_extra_only_and_the_refusal_without_it_names_its_range() -> None:
+    from sweeps.ray_engine import REQUIREMENT
+
+    assert PROJECT["optional-dependencies"]["ray"] == [REQUIREMENT]
+    assert len(Requirement(REQUIREMENT).specifier) == 2
+    assert not {"ray"} & {*pins_of("requirements.txt"), *pins_of("requirements-dev.txt")}
+
+
 def test_dev_requirements_add_to_the_runtime_ones() -> None:
     assert "-r requirements.txt" in read_lines("requirements-dev.txt")
     assert not set(pins_of("requirements-dev.txt")) & set(pins_of("requirements.txt"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,7 @@ class Sweeper:
             f"sweeps.trial.MAIN = pathlib.Path({str(FAKE)!r}); sys.exit(main.main(['sweep'] + sys.argv[1:]))"
         )
         command = [sys.executable, "-c", code, *words, *([] if "--resume" in words else ["--path", "out"])]
-        environment = os.environ | {"FAKE_EPOCH_S": str(epoch_s)}
+        environment = os.environ | {"FAKE_EPOCH_S": str(epoch_s), "PYTHONPATH": str(ROOT)}  # Ray's workers import us
         return subprocess.Popen(command, cwd=self.path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     @property
@@ -64,6 +66,21 @@ class Sweeper:
         [folder] = self.folders
         return folder
 
+    def num_epochs(self, name: str) -> int:
+        """How many epochs a trial has trained."""
+        paths = list(self.path.glob(f"out/*/*_{name}/metrics.jsonl"))
+        return len(paths[0].read_text().splitlines()) if paths else 0
+
+    def alive(self) -> list[int]:
+        """Processes of trials of this sweep."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                words, cwd = path.read_bytes(), os.readlink(path.parent / "cwd")
+                ours = bytes(FAKE) in words and cwd == str(self.path) and b"--no_progress_bar" in words
+                found += [int(path.parent.name)] if ours else []
+        return found
+
     def rows(self) -> list[dict[str, str]]:
         with (self.folder / "trials.csv").open() as stream:
             return list(csv.DictReader(stream))
@@ -72,6 +89,11 @@ class Sweeper:
         """Name, ``new`` or ``resumed``, and learning rate of every start of a trial."""
         path = self.folder / "starts.txt"
         return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    while not condition():  # the test's own time limit ends it
+        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -1,11 +1,12 @@
 """Stands in for main.py: takes the same flags, writes the same run folder, and its accuracy is a formula.
 
 ``learning_rate`` decides: accuracy grows by epoch towards ``100 * (1 - learning_rate)``; above 0.9 the run fails.
-It waits as long as there is a file ``hold``.
+It waits as long as there is a file ``hold``, and like a run it refuses a folder in which another process trains.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -25,6 +26,8 @@ def main() -> int:
         folder = Path(flags["path"]) / f"2026-01-01_00-00-00_{flags['name']}"
         (folder / "checkpoints").mkdir(parents=True)
         (folder / "flags.json").write_text(json.dumps(flags))
+    lock = (folder / "command.txt").open("a")
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with (Path(flags["path"]) / "starts.txt").open("a") as starts:
         starts.write(f"{flags['name']} {'resumed' if 'resume' in flags else 'new'} {flags['learning_rate']}\n")
     rate, metrics = float(flags["learning_rate"]), folder / "metrics.jsonl"

@@ -6,45 +6,22 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
-from pathlib import Path
+
+from tests.sweeps.conftest import wait_for
 
 RATES = {"values": [0.1, 0.2, 0.3, 0.4]}
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    while not condition():  # the test's own time limit ends it
-        time.sleep(0.02)
-
-
-def num_epochs(sweeper, name: str) -> int:
-    paths = list(sweeper.path.glob(f"out/*/*_{name}/metrics.jsonl"))
-    return len(paths[0].read_text().splitlines()) if paths else 0
 
 
 def file_of(sweeper, epochs: int = 6) -> str:
     return str(sweeper.write(parameters=sweeper.vary(learning_rate=RATES, epochs={"value": epochs})))
 
 
-def alive(sweeper) -> list[int]:
-    """Processes of trials of this sweep."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if str(sweeper.path / "out").encode() in path.read_bytes() or b"=out/" in path.read_bytes():
-                cwd = os.readlink(path.parent / "cwd")
-                found += [int(path.parent.name)] if cwd == str(sweeper.path) else []
-        except OSError:
-            continue
-    return [number for number in found if number != os.getpid()]
-
-
 def test_a_killed_sweep_takes_its_trials_with_it_and_goes_on(sweeper) -> None:
     process = sweeper.start(file_of(sweeper), "--workers", "2")
-    wait_for(lambda: num_epochs(sweeper, "trial_0001") >= 2)
+    wait_for(lambda: sweeper.num_epochs("trial_0001") >= 2)
     process.kill()
     process.wait()
-    wait_for(lambda: not alive(sweeper))  # the trials were told by the kernel
+    wait_for(lambda: not sweeper.alive())  # the trials were told by the kernel
     assert sweeper("--resume", str(sweeper.folder), "--workers", "2") == 0
     rows = sweeper.rows()
     assert sorted(row["learning_rate"] for row in rows) == ["0.1", "0.2", "0.3", "0.4"]
@@ -58,12 +35,12 @@ def test_a_killed_sweep_takes_its_trials_with_it_and_goes_on(sweeper) -> None:
 
 def test_a_signal_stops_the_trials_and_says_how_to_go_on(sweeper) -> None:
     process = sweeper.start(file_of(sweeper), "--workers", "2")
-    wait_for(lambda: num_epochs(sweeper, "trial_0001") >= 1)
+    wait_for(lambda: sweeper.num_epochs("trial_0001") >= 1)
     process.send_signal(signal.SIGTERM)
     out = process.communicate()[0].decode()
     assert process.returncode == 143
     assert f"go on with: python main.py sweep --resume {sweeper.folder.relative_to(sweeper.path)}" in out
-    assert not alive(sweeper)
+    assert not sweeper.alive()
     assert [row["state"] for row in sweeper.rows()] == ["open", "open"]
     assert sweeper("--resume", str(sweeper.folder)) == 0
     assert {row["state"] for row in sweeper.rows()} == {"done"}
@@ -110,3 +87,21 @@ def test_a_trial_of_another_machine_is_left_alone_while_it_is_alive(tmp_path) ->
     other = Claim(SweepFolder(tmp_path), 3)
     assert other.take(foreign=True)
     other.release()
+
+
+def test_a_trial_whose_process_outlives_its_claim_is_left_alone(sweeper) -> None:
+    from engine.run_folder import RunFolder
+    from sweeps.file import read_sweep
+    from sweeps.folder import SweepFolder
+    from sweeps.study import SweepStudy
+
+    file, folder = sweeper.write(), SweepFolder.create(sweeper.path / "out", "x")
+    folder.write_start(file, 2, seed=0, command="")
+    study = SweepStudy(folder, read_sweep(file))
+    study.next_trial()[1].release()  # the sweep was killed, and a worker of Ray holds no claim
+    run = RunFolder.create(folder.path, "trial_0000")
+    with run.locked():
+        trial, claim = study.next_trial()
+        assert trial.number == 1 and study.next_trial() is None
+    assert study.next_trial()[0].number == 0
+    claim.release()
