@@ -9,7 +9,7 @@ from itertools import zip_longest
 from statistics import fmean, stdev
 from typing import Any
 
-from consts import DONE
+from consts import DONE, TRIAL
 from reports.runs import Run, printable
 
 # Settings that say how a run was watched, stored or repeated, not what was done.
@@ -94,8 +94,9 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 
 def _given_names(groups: Sequence[Group]) -> list[str]:
-    """What ``--name`` calls each group, if it tells all of them apart; else empty."""
+    """What ``--name`` calls each group, if it tells all of them apart; else empty. A sweep's own names tell nothing."""
     names = [{printable(str(run.config.get("name") or "")) for run in group.runs} for group in groups]
+    names = [set() if any(name.startswith(TRIAL) for name in found) else found for found in names]
     found = [next(iter(name)) for name in names if len(name) == 1]
     return found if len(groups) > 1 and len({*found} - {""}) == len(groups) else []
 

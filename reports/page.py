@@ -27,6 +27,8 @@ CAPTIONS = {
     "blocks": "Test accuracy of the classifier on top of every block: by epoch, and after the last one.",
     "ranking": "Test accuracy after the last epoch, best first: the mean over the runs of a group, and their range.",
     "curves": "The network by epoch; bands reach from the lowest to the highest run of a group.",
+    "parallel": "Every trial as a line through its settings to its result; the best ones are dark.",
+    "importance": "Share of each setting in what tells good trials from others (PED-ANOVA).",
     "alignment": "Gradients of every block against back-propagation's, at the same weights and on the same training "
     "images, without dropout: cosine of the angle, and ratio of the norms.",
     "probes": "Linear classifiers fitted in closed form to what every block makes of training images, scored on "
@@ -49,7 +51,13 @@ class Cell(NamedTuple):
     value: float | str | None = None
 
 
-def write_page(runs: Sequence[Run], path: Path, title: str, pictures: Mapping[str, str] | None = None) -> None:
+def write_page(
+    runs: Sequence[Run],
+    path: Path,
+    title: str,
+    pictures: Mapping[str, str] | None = None,
+    tables: Mapping[str, Sequence[Sequence[str]]] | None = None,
+) -> None:
     """Write the page of ``runs``.
 
     Args:
@@ -57,11 +65,13 @@ def write_page(runs: Sequence[Run], path: Path, title: str, pictures: Mapping[st
         path: file to write.
         title: heading of the page.
         pictures: SVG text of its figures by name, where they are drawn already.
+        tables: more tables by heading, to stand on top; the first row of each is its own heading.
     """
     if pictures is None:
         pictures = run_pictures(runs[0]) if len(runs) == 1 else comparison_pictures(runs)
     figures = f'<div class="figures">{"".join(_figure(name, svg) for name, svg in pictures.items())}</div>\n'
-    body = _one_run(runs[0], figures) if len(runs) == 1 else _several_runs(runs, figures)
+    more = "".join(f"<h2>{escape(name)}</h2>\n{_texts(rows)}" for name, rows in (tables or {}).items())
+    body = more + _one_run(runs[0], figures) if len(runs) == 1 else more + _several_runs(runs, figures)
     template = Template(_TEMPLATE.read_text(encoding="utf-8"))
     write_text(path, template.substitute(title=escape(title), body=f"<h1>{escape(title)}</h1>\n{body}"))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from reports.canvas import GRID, INK, PALETTE, PAPER, canvas, render, write_bytes
+from reports.canvas import GRID, INK, PALETTE, PAPER, canvas, render
 from sweeps.display import show_value
 from sweeps.space import Parameter, Scalar
 from sweeps.study import BEST_VALUE, SweepStudy
@@ -25,17 +25,14 @@ MIN_FOR_IMPORTANCE = 4  # trials; with fewer the estimate says nothing
 _MARGIN = 0.04  # of an axis, beyond its lowest and its highest value
 
 
-def write_figures(study: SweepStudy) -> list[str]:
-    """Write the figures that the trials so far allow, and return their names."""
-    written = []
+def sweep_pictures(study: SweepStudy) -> dict[str, str]:
+    """Name and SVG text of the figures that the trials so far allow."""
+    figures = {}
     if len(study.ranked()) > 1:
-        written.append("parallel.svg")
-        write_bytes(study.folder.path / written[-1], render(parallel_figure(study), "svg"))
-    importances = importance(study)
-    if importances:
-        written.append("importance.svg")
-        write_bytes(study.folder.path / written[-1], render(importance_figure(importances, study), "svg"))
-    return written
+        figures["parallel"] = parallel_figure(study)
+    if importances := importance(study):
+        figures["importance"] = importance_figure(importances, study)
+    return {name: render(figure, "svg").decode() for name, figure in figures.items()}
 
 
 def importance(study: SweepStudy) -> dict[str, float]:

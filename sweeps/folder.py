@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from consts import TRIAL
 from engine.run_folder import RunFolder
 from utils import UserError, read_json, write_json, write_text
 
@@ -95,7 +96,7 @@ class SweepFolder:
 
 def trial_name(number: int) -> str:
     """``trial_0007``; part of the run folder's name."""
-    return f"trial_{number:04d}"
+    return f"{TRIAL}{number:04d}"
 
 
 class Claim:

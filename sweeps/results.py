@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from loguru import logger
 from optuna.trial import FrozenTrial, TrialState
 
+from consts import REPORT_FILE
+from reports.runs import find_runs
 from sweeps.check import words_of
 from sweeps.display import show_value
 from sweeps.study import BEST_EPOCH, BEST_VALUE, MESSAGE, RUN, SweepStudy
@@ -18,7 +20,7 @@ STATES = {
     TrialState.COMPLETE: "done", TrialState.PRUNED: "stopped early", TrialState.FAIL: "failed",
     TrialState.RUNNING: "open", TrialState.WAITING: "waiting",
 }  # fmt: skip
-MAX_SHOWN = 20  # rows in the terminal; the CSV has all
+MAX_SHOWN = 20  # rows in the terminal, and runs side by side on the page; the CSV has all
 
 
 def summarise(study: SweepStudy) -> str:
@@ -28,13 +30,31 @@ def summarise(study: SweepStudy) -> str:
     write_text(study.folder.path / "trials.csv", _csv(study))
     written = ["trials.csv"]
     try:
-        from sweeps.figures import write_figures
-
-        written += write_figures(study)
+        written += _draw(study)
     except Exception as error:  # a picture is never worth a sweep
         logger.warning(f"cannot draw the sweep: {error}")
     lines = [table(study), "", *_last_words(study), "Written:"]
     return "\n".join([*lines, *(f"  {study.folder.path / name}" for name in written)])
+
+
+def _draw(study: SweepStudy) -> list[str]:
+    """Write the figures, and a page with them and with the runs of the best trials side by side."""
+    from reports.canvas import write_bytes
+    from reports.overview import comparison_pictures
+    from reports.page import write_page
+    from sweeps.figures import sweep_pictures
+
+    pictures = sweep_pictures(study)
+    for name, svg in pictures.items():
+        write_bytes(study.folder.path / f"{name}.svg", svg.encode())
+    folders = [study.folder.path / trial.user_attrs[RUN] for trial in study.ranked()[:MAX_SHOWN]]
+    if not folders:
+        return []
+    runs = find_runs(folders)
+    title = f"Sweep {study.folder.path.resolve().name}"
+    tables = {"Trials": _rows(study, ordered(study))}
+    write_page(runs, study.folder.path / REPORT_FILE, title, pictures | comparison_pictures(runs), tables)
+    return [*(f"{name}.svg" for name in pictures), REPORT_FILE]
 
 
 def ordered(study: SweepStudy) -> list[FrozenTrial]:
@@ -45,18 +65,21 @@ def ordered(study: SweepStudy) -> list[FrozenTrial]:
 
 def table(study: SweepStudy) -> str:
     """Aligned text, a row for each trial."""
-    header = ["trial", "state", study.file.spec.metric.name, "epoch", "time", *study.file.varied]
     trials = ordered(study)
-    rows = [[*_facts(trial), *map(show_value, study.values_of(trial).values())] for trial in trials[:MAX_SHOWN]]
-    rows = [row + [""] * (len(header) - len(row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    aligned = [
-        "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]
-    ]
+    rows = _rows(study, trials[:MAX_SHOWN])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
     aligned.insert(1, "-" * len(aligned[0]))
     if len(trials) > MAX_SHOWN:
         aligned.append(f"... and {len(trials) - MAX_SHOWN} more in trials.csv")
     return "\n".join(aligned)
+
+
+def _rows(study: SweepStudy, trials: Sequence[FrozenTrial]) -> list[list[str]]:
+    """A heading, and a row for each trial."""
+    header = ["trial", "state", study.file.spec.metric.name, "epoch", "time", *study.file.varied]
+    rows = [[*_facts(trial), *map(show_value, study.values_of(trial).values())] for trial in trials]
+    return [header, *(row + [""] * (len(header) - len(row)) for row in rows)]
 
 
 def _facts(trial: FrozenTrial) -> list[str]:

@@ -75,3 +75,10 @@ def test_names_that_do_not_are_not(make_run: MakeRun, names: tuple[str, str]) ->
     make_run("a", "dgl", label=names[0], rate=1)
     root = make_run("b", "dgl", label=names[1], rate=2).parent
     assert [group.label for group in group_runs(find_runs([root]))] == ["dgl rate=1", "dgl rate=2"]
+
+
+def test_the_names_that_a_sweep_gives_are_no_labels(make_run: MakeRun) -> None:
+    for number in range(2):
+        make_run(f"t{number}", label=f"trial_{number:04d}", learning_rate=0.1 * (number + 1))
+    labels = {group.label for group in group_runs(find_runs([make_run("other", label="x", batch_size=7).parent]))}
+    assert not any("trial" in label for label in labels) and len(labels) == 3

@@ -29,6 +29,9 @@ def test_a_grid_tries_every_point_once_and_names_the_best(sweeper, capsys) -> No
     assert "Best: trial 2: python main.py --dataset=digits --epochs=2 --learning_rate=0.1 --nesterov=true" in out
     assert "(4/4)" in out and "ETA 0:00:00" in out
     assert (sweeper.folder / "parallel.svg").exists() and (sweeper.folder / "importance.svg").exists()
+    page = (sweeper.folder / "report.html").read_text()
+    for words in ("<h2>Trials</h2>", "Every trial as a line", "Share of each setting", "best first"):
+        assert words in page
 
 
 def test_the_command_of_a_trial_is_one_that_a_person_can_type(sweeper) -> None:
