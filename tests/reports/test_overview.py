@@ -79,6 +79,6 @@ def test_names_that_do_not_are_not(make_run: MakeRun, names: tuple[str, str]) ->
 
 def test_the_names_that_a_sweep_gives_are_no_labels(make_run: MakeRun) -> None:
     for number in range(2):
-        make_run(f"t{number}", label=f"trial_{number:04d}", learning_rate=0.1 * (number + 1))
+        make_run(f"t{number}", label=f"trial_{number:04d}", hidden=number + 1)
     labels = {group.label for group in group_runs(find_runs([make_run("other", label="x", batch_size=7).parent]))}
     assert not any("trial" in label for label in labels) and len(labels) == 3
