@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from consts import DATASETS
@@ -86,6 +87,15 @@ class Batch(NamedTuple):
 
     x_BCHW: Tensor
     y_B: Tensor
+
+
+def pixels_of(x_BCHW: Tensor, spec: DataSpec) -> Tensor:
+    """The pixels in [0, 1] of images that were normalised; what rounding or a decoder puts beyond is cut off."""
+    mean_C11, std_C11 = (
+        torch.tensor(values, dtype=x_BCHW.dtype, device=x_BCHW.device)[:, None, None]
+        for values in (spec.mean, spec.std)
+    )
+    return (x_BCHW * std_C11 + mean_C11).clamp(0, 1)
 
 
 def missing_data(dataset: str, what: str, folder: Path) -> UserError:

@@ -15,6 +15,7 @@ from datamodules.base import Batch, DataSpec, ImageSet
 from schemas import DataArgs
 from utils import UsageError
 
+EVALUATION_BATCH = 500  # images where nothing is learnt; bounds memory, does not change results
 _INT32_END = 2**31
 
 

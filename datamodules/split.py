@@ -50,6 +50,12 @@ def partition(labels_P: Tensor, num_classes: int, sizes: Sequence[int]) -> list[
     return parts
 
 
+def at_most(images: ImageSet, num_classes: int, count: int) -> ImageSet:
+    """``count`` of the images, class-balanced and in their order, or all where there are fewer."""
+    [chosen_P] = partition(images.labels_P, num_classes, [min(count, images.num_images)])
+    return images.select(chosen_P)
+
+
 def hold_out(images: ImageSet, num_classes: int, args: DataArgs) -> tuple[ImageSet, ImageSet | None]:
     """Apply ``--val_size``, then ``--train_size`` to what is left.
 

@@ -5,6 +5,8 @@ scikit-learn's `Ridge` was tried on paper: the formula is one line, and the libr
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -14,6 +16,13 @@ from methods._base import Method
 
 PROBE_SIDE = 4  # maps are averaged to this side or less before a probe sees them, as linear heads do
 RIDGE = 1e-2  # of the number of images; the probe's weight decay
+
+
+def block_maps(method: Method, x_BCHW: Tensor) -> Iterator[Tensor]:
+    """Every block's output on a batch of images, one after the other."""
+    for index in range(method.backbone.num_blocks):
+        x_BCHW = method.backbone.block(index)(x_BCHW)
+        yield x_BCHW
 
 
 def block_features(method: Method, feed: Feed, side: int | None = None) -> list[Tensor]:
@@ -28,10 +37,8 @@ def block_features(method: Method, feed: Feed, side: int | None = None) -> list[
     parts: list[list[Tensor]] = [[] for _ in range(method.backbone.num_blocks)]
     with torch.inference_mode():
         for step in range(feed.num_steps):
-            h_BCHW = feed.batch(0, step).x_BCHW
-            for index in range(method.backbone.num_blocks):
-                h_BCHW = method.backbone.block(index)(h_BCHW)
-                parts[index].append(_pooled(h_BCHW, side).flatten(1))
+            for part, h_BCHW in zip(parts, block_maps(method, feed.batch(0, step).x_BCHW), strict=True):
+                part.append(_pooled(h_BCHW, side).flatten(1))
     method.train()
     return [torch.cat(part) for part in parts]
 
@@ -80,12 +87,27 @@ def linear_cka(x_PD: Tensor, y_PE: Tensor) -> float:
     Linear CKA (Kornblith et al., arXiv 1905.00414, equation 4) through Gram matrices, which are P by P however many
     features there are. 0 where one of them does not vary.
     """
-    gram_x_PP, gram_y_PP = _centred_gram(x_PD), _centred_gram(y_PE)
-    norm = gram_x_PP.norm() * gram_y_PP.norm()
-    return float((gram_x_PP * gram_y_PP).sum() / norm) if norm > 0 else 0.0
+    return gram_cka(centred_gram(x_PD), centred_gram(y_PE))
 
 
-def _centred_gram(x_PD: Tensor) -> Tensor:
+def gram_cka(x_PP: Tensor, y_PP: Tensor) -> float:
+    """`linear_cka` from the Gram matrices of both sets."""
+    norm = x_PP.norm() * y_PP.norm()
+    return float((x_PP * y_PP).sum() / norm) if norm > 0 else 0.0
+
+
+def block_grams(method: Method, feed: Feed) -> list[Tensor]:
+    """`centred_gram` of every block's output on all images of a feed."""
+    return [centred_gram(features_PD) for features_PD in block_features(method, feed)]
+
+
+def cka_matrix(rows: Sequence[Tensor], columns: Sequence[Tensor]) -> list[list[float]]:
+    """`gram_cka` of every two Gram matrices, one of ``rows`` and one of ``columns``."""
+    return [[gram_cka(x_PP, y_PP) for y_PP in columns] for x_PP in rows]
+
+
+def centred_gram(x_PD: Tensor) -> Tensor:
+    """Inner products (P, P) of the images' features less their mean, in float64."""
     x_PD = x_PD.double()
     x_PD = x_PD - x_PD.mean(0)
     return x_PD @ x_PD.T

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from datamodules.base import Batch, DataSpec
+from datamodules.base import Batch, DataSpec, pixels_of
 from methods._base import Method
 
 MIN_TILE = 96  # pixels; small images are enlarged by whole pixels to be seen
@@ -28,8 +28,7 @@ def reconstruction_grids(method: Method, batch: Batch, spec: DataSpec) -> dict[i
 
 
 def _grid(images_BCHW: Tensor, num_columns: int, spec: DataSpec) -> Tensor:
-    mean_C11, std_C11 = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
-    pixels_BCHW = (images_BCHW.float().cpu() * std_C11 + mean_C11).clamp(0, 1)
+    pixels_BCHW = pixels_of(images_BCHW.float().cpu(), spec)
     factor = -(-MIN_TILE // pixels_BCHW.shape[-1])
     pixels_BCHW = pixels_BCHW.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     grid_CHW = make_grid(pixels_BCHW, nrow=num_columns, padding=4, pad_value=1.0)

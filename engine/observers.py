@@ -9,18 +9,17 @@ from torch import Tensor
 
 from consts import ALIGNMENT, CKA, FILTERS, GRADIENT_RATIO, INSIDE, PROBE_ACCURACY, block_name, metric_name
 from datamodules.base import ImageSet, Splits
-from datamodules.feed import Feed
-from datamodules.split import partition
+from datamodules.feed import EVALUATION_BATCH, Feed
+from datamodules.split import at_most
 from diagnostics.alignment import gradient_alignment
 from diagnostics.confusion import confusion_matrix
-from diagnostics.features import PROBE_SIDE, block_features, labels, linear_cka, probe_accuracy
+from diagnostics.features import PROBE_SIDE, block_features, block_grams, gram_cka, labels, probe_accuracy
 from diagnostics.filters import first_filters
 from methods._base import Method
 from model import build_backbone
 from schemas import Args
 
 ALIGNMENT_IMAGES, PROBE_IMAGES, CKA_IMAGES = 256, 2000, 500  # at most
-_BATCH = 500  # images; bounds memory, does not change results
 
 
 class Observers:
@@ -46,9 +45,8 @@ class Observers:
         if "cka" in self._chosen:
             self._cka = self._feed(held_out, CKA_IMAGES)
 
-    def _feed(self, images: ImageSet, at_most: int, batch_size: int = _BATCH) -> Feed:
-        [chosen_P] = partition(images.labels_P, self._spec.num_classes, [min(at_most, images.num_images)])
-        return Feed(images.select(chosen_P), self._spec, batch_size, self._device)
+    def _feed(self, images: ImageSet, count: int, batch_size: int = EVALUATION_BATCH) -> Feed:
+        return Feed(at_most(images, self._spec.num_classes, count), self._spec, batch_size, self._device)
 
     def measure(self, method: Method) -> dict[str, float]:
         """Metrics by full name; in float32, whatever the run computes in."""
@@ -58,10 +56,9 @@ class Observers:
         if "probes" in self._chosen:
             values |= self._probes(method)
         if "cka" in self._chosen:
-            features = block_features(method, self._cka)
-            for one, other in combinations(range(len(features)), 2):
-                name = metric_name(INSIDE, CKA + block_name(other), one)
-                values[name] = linear_cka(features[one], features[other])
+            grams = block_grams(method, self._cka)
+            for one, other in combinations(range(len(grams)), 2):
+                values[metric_name(INSIDE, CKA + block_name(other), one)] = gram_cka(grams[one], grams[other])
         return values
 
     def _gradients(self, method: Method) -> dict[str, float]:

@@ -18,7 +18,7 @@ from loguru import logger
 import reports
 from consts import ACCURACY, DONE, FAILED, INTERRUPTED, TEST, TRAIN, VAL, metric_name
 from datamodules.base import ImageSet, Splits
-from datamodules.feed import Feed
+from datamodules.feed import EVALUATION_BATCH, Feed
 from diagnostics.receptive_field import receptive_fields
 from engine import checkpoint, memory
 from engine.console import last_words, log_to_file
@@ -34,8 +34,6 @@ from engine.wandb_log import WandbLog
 from methods._base import Method
 from schemas import Args
 from utils import EXIT_FAILURE, Interrupted, UserError
-
-EVALUATION_BATCH = 500  # images; bounds memory, does not change results
 
 
 @dataclass(frozen=True)
