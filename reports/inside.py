@@ -10,6 +10,7 @@ from consts import ACCURACY, ALIGNMENT, CKA, GRADIENT_RATIO, INSIDE, PROBE_ACCUR
 from reports.canvas import INK, PALETTE, canvas, integer_axis, ratio_axis, say_nothing_yet
 from reports.curves import NO_VALUES, finish, plot, ramp
 from reports.files import MAX_BLOCKS
+from reports.heat_map import similarity_figure
 from reports.runs import Run
 
 if TYPE_CHECKING:
@@ -75,8 +76,6 @@ def _draw_blocks(axes: Axes, curves: dict[int, dict[int, float]], label: str, *,
 
 def _cka_figure(run: Run) -> Figure:
     """Similarity of every two blocks after the last epoch."""
-    from matplotlib.colors import LinearSegmentedColormap
-
     last = next(line for line in reversed(run.epochs) if any(f"/{CKA}" in str(name) for name in line))
     count = 1 + max(int(match[1]) for name in last if (match := re.search(rf"{CKA}block_(\d+)$", str(name))))
     grid = [[1.0] * count for _ in range(count)]
@@ -84,21 +83,8 @@ def _cka_figure(run: Run) -> Figure:
         for high in range(low + 1, count):
             value = last.get(metric_name(INSIDE, CKA + block_name(high), low))
             grid[low][high] = grid[high][low] = float("nan") if value is None else float(value)
-    colours = LinearSegmentedColormap.from_list("similarity", ["#f6f8fa", "#7fb4d6", PALETTE[0], "#003a63"])
-    with canvas(4.6, 3.8) as figure:
-        axes = figure.subplots()
-        if count < 2:
-            say_nothing_yet(axes, NO_VALUES)
-            return figure
-        figure.colorbar(axes.pcolormesh(grid, cmap=colours, vmin=0, vmax=1), ax=axes, label="linear CKA")
-        for row, values in enumerate(grid):
-            for column, value in enumerate(values) if count <= 9 else ():
-                shade = "#ffffff" if value > 0.5 else "#000000"
-                axes.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", color=shade, fontsize=8)
-        ticks = range(0, count, 1 + (count - 1) // 9)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_ticks([tick + 0.5 for tick in ticks], [str(tick) for tick in ticks])
-        axes.set(xlabel="block", ylabel="block", aspect="equal")
-        axes.invert_yaxis()
-        axes.grid(visible=False)
-    return figure
+    if count < 2:
+        with canvas(4.6, 3.8) as figure:
+            say_nothing_yet(figure.subplots(), NO_VALUES)
+        return figure
+    return similarity_figure(grid, "block", "block")

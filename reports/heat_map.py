@@ -1,0 +1,49 @@
+"""A matrix of similarities as a picture: `inside` draws that of one run, `evaluate` that of two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING
+
+from reports.canvas import PALETTE, canvas, render, write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LINE = 50  # characters of a label
+MAX_NUMBERED = 9  # with more rows or columns, numbers would not fit their cells
+
+
+def similarity_figure(grid: Sequence[Sequence[float]], row_label: str, column_label: str) -> Figure:
+    """Rows from top to bottom; NaN stays empty, and labels that are too long for the picture are broken.
+
+    Args:
+        grid: similarities in [0, 1], one row or more.
+        row_label: what rows are.
+        column_label: what columns are.
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = LinearSegmentedColormap.from_list("similarity", ["#f6f8fa", "#7fb4d6", PALETTE[0], "#003a63"])
+    sizes = (len(grid), len(grid[0]))
+    with canvas(4.6, 3.8) as figure:
+        axes = figure.subplots()
+        figure.colorbar(axes.pcolormesh(grid, cmap=colours, vmin=0, vmax=1), ax=axes, label="linear CKA")
+        for row, values in enumerate(grid):
+            for column, value in enumerate(values) if max(sizes) <= MAX_NUMBERED else ():
+                shade = "#ffffff" if value > 0.5 else "#000000"
+                axes.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", color=shade, fontsize=8)
+        for axis, size in zip((axes.yaxis, axes.xaxis), sizes, strict=True):
+            ticks = range(0, size, 1 + (size - 1) // 9)
+            axis.set_ticks([tick + 0.5 for tick in ticks], [str(tick) for tick in ticks])
+        axes.set(xlabel=fill(column_label, LINE), ylabel=fill(row_label, LINE), aspect="equal")
+        axes.invert_yaxis()
+        axes.grid(visible=False)
+    return figure
+
+
+def draw_similarity(grid: Sequence[Sequence[float]], row_label: str, column_label: str, path: Path) -> None:
+    """Write `similarity_figure` as SVG."""
+    write_bytes(path, render(similarity_figure(grid, row_label, column_label), "svg"))
