@@ -1,0 +1,52 @@
+"""The figure of what features tell of image and label. It is given numbers, because `evaluate` has them at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reports.canvas import INK, PALETTE, canvas, render, write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Level = tuple[float, str]  # a value that bounds a curve, and what it is
+
+
+def draw_information(
+    errors: Sequence[float], labels: Sequence[float], floor: float, constant: float, entropy: float, path: Path
+) -> None:
+    """Write the figure as SVG: left of the image, right of the label, from the image itself to the last block.
+
+    Args:
+        errors: R of the image and of every block, nats a pixel value.
+        labels: estimates of I(h, y) likewise, in nats.
+        floor: the least that R can be.
+        constant: R of a constant input.
+        entropy: of the labels, in nats.
+        path: file to write.
+    """
+    with canvas(9.0, 3.4) as figure:
+        left, right = figure.subplots(1, 2)
+        _draw(left, [-error for error in errors], (-constant, "constant input"), (-floor, "the pixels' own entropy"))
+        left.set(ylabel="-R (nats a pixel value)", title="I(h, x), up to a constant")
+        _draw(right, labels, (0, "constant input"), (entropy, "entropy of the labels"))
+        right.set(ylabel="H(y) - CE (nats)", title="I(h, y)")
+        content = render(figure, "svg")
+    write_bytes(path, content)
+
+
+def _draw(axes: Axes, values: Sequence[float], lower: Level, upper: Level) -> None:
+    """A curve between two levels; the first value is that of the image."""
+    axes.plot(range(-1, len(values) - 1), values, color=PALETTE[0], marker="o")
+    for (value, text), side in ((lower, "top"), (upper, "bottom")):  # outside the two lines, where no curve is
+        axes.axhline(value, color=INK, linewidth=0.8)
+        axes.annotate(
+            text, (0.99, value), (0, 3 if side == "bottom" else -3), xycoords=("axes fraction", "data"),
+            textcoords="offset points", ha="right", va=side, fontsize=8,
+        )  # fmt: skip
+    axes.margins(y=0.12)
+    blocks = range(0, len(values) - 1, 1 + (len(values) - 2) // 12)
+    axes.set_xticks([-1, *blocks], ["image", *map(str, blocks)])
+    axes.set_xlabel("block")
