@@ -16,8 +16,11 @@ from engine.signals import signals_end_it
 from utils import EXIT_SIGINT, Interrupted, UserError, printable
 
 if TYPE_CHECKING:
+    import torch
+
     import cli
     from datamodules.base import Splits
+    from engine.trained import Trained
     from methods._base import Method
     from schemas import Args
 
@@ -75,32 +78,41 @@ def report(command: cli.Command) -> None:
     print(reports.report([Path(run) for run in command.options["runs"]], Path(out) if out else None))
 
 
+def restored(path: Path, args: Args, weights: str, device: torch.device) -> Trained:
+    """The run in the folder ``path``, at its checkpoint ``weights``."""
+    from engine import checkpoint
+    from engine.run_folder import RunFolder
+    from engine.trained import Trained
+
+    folder = RunFolder(path)
+    state = checkpoint.load(folder.checkpoints / f"{weights}.ckpt")
+    method, splits = assemble(args)
+    checkpoint.restore(method, state)
+    return Trained(folder, method.to(device), splits, args.run.precision, device)
+
+
 def evaluate(command: cli.Command) -> None:
     """Test a run's weights again, every block's head included."""
     import cli
+
+    options = command.options
+    paths = [Path(path) for path in (*options["runs"], options["cka"]) if path is not None]
+    settings = [cli.args_of_run(path) for path in paths]
+    cli.check_same_images(*settings)
+
     from consts import TEST
-    from engine import checkpoint
     from engine.console import log_to_terminal
     from engine.devices import resolve_device
     from engine.evaluation import evaluate as measure
-    from engine.run_folder import RunFolder
-    from engine.trainer import make_feeds
+    from engine.studies import studies
 
     log_to_terminal()
-    folder = RunFolder(Path(command.options["runs"][0]))
-    args = cli.args_of_run(folder.path)
-    device = resolve_device(command.options["device"])
-    state = checkpoint.load(folder.checkpoints / f"{command.options['weights']}.ckpt")
-    method, splits = assemble(args)
-    checkpoint.restore(method, state)
-    method.to(device)
-    for name, value in measure(method, make_feeds(args, splits, device)[TEST], args.run.precision).means(TEST).items():
+    device = resolve_device(options["device"])
+    run, *others = [restored(*each, options["weights"], device) for each in zip(paths, settings, strict=True)]
+    for name, value in measure(run.method, run.feed(run.splits.test), run.precision).means(TEST).items():
         print(f"{name:28} {value:.4f}")
-    if command.options["early_exit"]:
-        from engine.early_exit import study_exits
-
-        for line in study_exits(method, splits, args.run.precision, device, folder.path):
-            print(line)
+    for line in studies(run, options, others):
+        print(line)
 
 
 def sweep(command: cli.Command) -> None:

@@ -18,7 +18,7 @@ from schemas import DEFAULT_METHOD, Args, build_args, method_sections
 from sections.fields import FALSE_WORDS, TRUE_WORDS
 from utils import UsageError, did_you_mean
 
-__all__ = ["Command", "args_of_run", "parse"]
+__all__ = ["Command", "args_of_run", "check_same_images", "parse"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def parse(argv: Sequence[str]) -> Command:
         return Command("report", text, options=report_parser().parse_strictly(words[1:]))
     if words[:1] == ["evaluate"]:
         options = evaluate_parser().parse_strictly(words[1:])
-        return Command("evaluate", text, options=options | {"early_exit": _truth(options, "early_exit", False)})
+        switches = {name: _truth(options, name, False) for name in ("early_exit", "information")}
+        return Command("evaluate", text, options=options | switches)
     if words[:1] == ["sweep"]:
         return Command("sweep", text, options=_sweep_options(words[1:]))
     return _train_command(words, text)
@@ -68,6 +69,23 @@ def args_of_run(folder: Path) -> Args:
     values = read_run(folder)
     method = _choose_method({}, values["method"].value)
     return _validated(values | {"method": Item(method, "method")})
+
+
+def check_same_images(own: Args, *others: Args) -> None:
+    """Refuse to compare runs that were not tested on the same images.
+
+    Raises:
+        UsageError: their data sets differ; of ``folder``, their trees.
+    """
+    for other in others:
+        one, two = (
+            f"{data.dataset} {Path(data.data_dir).absolute()}" if data.dataset == "folder" else data.dataset
+            for data in (own.data, other.data)
+        )  # fmt: skip
+        if one != two:
+            raise UsageError(
+                f"--cka: that run saw {two}, but this one {one}; they must have been tested on the same images"
+            )
 
 
 def _validated(values: Mapping[str, Item]) -> Args:

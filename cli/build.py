@@ -142,7 +142,12 @@ def evaluate_parser() -> Parser:
     parser.add_argument("runs", nargs=1, metavar="RUN", help="a run folder")
     parser.add_argument("--weights", choices=("best", "last"), default="best", help="which checkpoint [default best]")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0, ... [default auto]")
-    _add_switch(parser, "early_exit", "early_exit", "accuracy against cost when sure images leave early [default off]")
+    studies = parser.add_argument_group("Studies", "each writes a table and a figure into the folder of RUN")
+    early_exit = "accuracy against cost when sure images leave early [default off]"
+    information = "what every block still tells of the image and of its label [default off]"
+    _add_switch(studies, "early_exit", "early_exit", early_exit)
+    _add_switch(studies, "information", "information", information)
+    studies.add_argument("--cka", metavar="OTHER", help="how similar its blocks are to those of another run's folder")
     return parser
 
 

@@ -2,58 +2,61 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from consts import ACCURACY, PLOT_DIR, TEST, TRAIN, VAL, block_name
-from datamodules.base import Splits
 from datamodules.feed import Feed
-from datamodules.split import partition
+from datamodules.split import at_most
 from diagnostics import exits
 from engine.devices import autocast
+from engine.trained import Trained
 from methods._base import Method
 from reports.exits import draw_exits
-from utils import UsageError, write_text
+from utils import UsageError
 
 WITHIN = 0.5  # points of accuracy that may be lost
 CALIBRATION_IMAGES = 5000  # at most, where training images must serve
-_BATCH = 500  # images; bounds memory, does not change results
+TABLE, PLOT = "early_exit.csv", f"{PLOT_DIR}/early_exit.svg"
 
 
-def study_exits(method: Method, splits: Splits, precision: str, device: torch.device, folder: Path) -> Iterator[str]:
+def study_exits(run: Trained) -> Iterator[str]:
     """Write ``early_exit.csv`` and ``plots/early_exit.svg``, and say what they show, line by line.
 
     Raises:
         UsageError: the network has one exit only.
     """
-    test = Feed(splits.test, splits.spec, _BATCH, device)
+    method, splits = run.method, run.splits
+    test = run.feed(splits.test)
     image_1CHW = test.batch(0, 0).x_BCHW[:1]
     flops = exits.exit_flops(method, image_1CHW)
     if len(flops) < 2:
         raise UsageError("--early_exit: this run has one exit only; it needs blocks with classifiers, as --dgl has")
     split = TRAIN if splits.val is None else VAL
-    fit_EPN, fit_y_P = _exit_logits(method, _calibration_feed(splits, device), list(flops), precision)
+    fit_EPN, fit_y_P = _exit_logits(method, _calibration_feed(run), list(flops), run.precision)
     temperatures = [exits.fit_temperature(logits_PN, fit_y_P) for logits_PN in fit_EPN]
     fitted_EPN = exits.probabilities(fit_EPN, temperatures)
-    test_EPN, test_y_P = _exit_logits(method, test, list(flops), precision)
+    test_EPN, test_y_P = _exit_logits(method, test, list(flops), run.precision)
     tested_EPN, costs = exits.probabilities(test_EPN, temperatures), list(flops.values())
     limits = exits.thresholds(fitted_EPN)
     chosen = exits.choose([exits.outcome(fitted_EPN, fit_y_P, costs, limit) for limit in limits], WITHIN)
     outcomes = [exits.outcome(tested_EPN, test_y_P, costs, limit) for limit in limits]
     best = next(each for each in outcomes if each.threshold == chosen.threshold)
-    _write_csv(folder / "early_exit.csv", outcomes, list(flops))
+    run.write_table(
+        TABLE,
+        ["threshold", "test_accuracy", "flops", *(f"share_{block_name(index)}" for index in flops)],
+        ([each.threshold, each.accuracy, each.flops, *each.shares] for each in outcomes),
+    )
     alone = [
         (costs[row], 100 * float((each_PN.argmax(1) == test_y_P.cpu()).double().mean()))
         for row, each_PN in enumerate(tested_EPN)
     ]
     plain = exits.network_flops(method, image_1CHW)
     points = [(each.flops, each.accuracy) for each in outcomes]
-    draw_exits(points, alone, list(flops), (best.flops, best.accuracy), plain, folder / PLOT_DIR / "early_exit.svg")
+    with run.folder.writing(PLOT):
+        draw_exits(points, alone, list(flops), (best.flops, best.accuracy), plain, run.folder.path / PLOT)
     yield f"Early exits; confidence calibrated on {len(fit_y_P)} images of the {split} split, measured on {TEST}:"
     if split == TRAIN:
         yield "  (the network was trained on these, so it is too sure of itself; train with --val_size to do better)"
@@ -71,16 +74,14 @@ def study_exits(method: Method, splits: Splits, precision: str, device: torch.de
         f"  cheapest within {WITHIN} points (chosen on {split}): {when}: {ACCURACY} {best.accuracy:.2f}, "
         f"{best.flops / 1e6:.2f} MFLOPs an image ({100 * best.flops / plain:.0f} %); leaving at {leave}"
     )
-    yield f"  written: {folder / 'early_exit.csv'}, {folder / PLOT_DIR / 'early_exit.svg'}"
+    yield f"  written: {run.folder.path / TABLE}, {run.folder.path / PLOT}"
 
 
-def _calibration_feed(splits: Splits, device: torch.device) -> Feed:
+def _calibration_feed(run: Trained) -> Feed:
     """The validation images, or else some training images as they are; never those of the test."""
-    if splits.val is not None:
-        return Feed(splits.val, splits.spec, _BATCH, device)
-    images = splits.train
-    [chosen_P] = partition(images.labels_P, splits.spec.num_classes, [min(CALIBRATION_IMAGES, images.num_images)])
-    return Feed(images.select(chosen_P), splits.spec, _BATCH, device)
+    if run.splits.val is not None:
+        return run.feed(run.splits.val)
+    return run.feed(at_most(run.splits.train, run.splits.spec.num_classes, CALIBRATION_IMAGES))
 
 
 def _exit_logits(method: Method, feed: Feed, blocks: Sequence[int], precision: str) -> tuple[Tensor, Tensor]:
@@ -96,11 +97,3 @@ def _exit_logits(method: Method, feed: Feed, blocks: Sequence[int], precision: s
             labels.append(batch.y_B)
     method.train()
     return torch.cat(parts, 1).cpu(), torch.cat(labels).cpu()
-
-
-def _write_csv(path: Path, outcomes: Sequence[exits.Outcome], blocks: Sequence[int]) -> None:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["threshold", "test_accuracy", "flops", *(f"share_{block_name(index)}" for index in blocks)])
-    writer.writerows([each.threshold, each.accuracy, each.flops, *each.shares] for each in outcomes)
-    write_text(path, buffer.getvalue())

@@ -1,0 +1,93 @@
+"""What ``evaluate`` finds out of runs, through the real entry point."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+import main
+from engine import information
+
+
+def evaluate(run, *words: str) -> int:
+    return main.main(["evaluate", str(run.last), "--weights", "last", "--device", "cpu", *words])
+
+
+def table(path: Path) -> list[list[str]]:
+    return [line.split(",") for line in path.read_text().splitlines()]
+
+
+def test_information_is_measured_and_the_run_stays_as_it_was(run, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(information, "HELD_OUT_IMAGES", 100)
+    run("--dgl", "--epochs", "1")
+    before = {path: path.read_bytes() for path in run.last.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert evaluate(run, "--information") == 0
+    assert all(path.read_bytes() == content for path, content in before.items())
+    new = {str(path.relative_to(run.last)) for path in run.last.rglob("*") if path.is_file() and path not in before}
+    assert new == {"information.csv", "plots/information.svg"}
+    out = capsys.readouterr().out
+    assert "learnt from 160 images of the train split in 10 epochs, measured on 100 of test" in out
+    header, *rows = table(run.last / "information.csv")
+    assert header[:3] == ["features", "reconstruction_error", "label_information"]
+    assert [row[0] for row in rows] == ["constant", "image", "block_00", "block_01", "block_02"]
+    for name, *values in rows:
+        error, label, _, floor, entropy = map(float, values)
+        assert entropy == pytest.approx(math.log(10))
+        assert floor <= error and 0 <= label <= entropy, name
+    assert float(rows[1][1]) < float(rows[0][1])  # the image is drawn better than what nothing is known of
+
+
+def test_similarities_of_a_run_with_itself_are_those_that_it_measured(run, capsys) -> None:
+    run("--dgl", "--diagnostics", "cka")
+    capsys.readouterr()
+    assert evaluate(run, "--cka", str(run.last)) == 0
+    assert "Linear CKA on 360 test images" in capsys.readouterr().out
+    header, *rows = table(run.last / f"cka_{run.last.name}.csv")
+    assert header == ["block", "block_00", "block_01", "block_02"]
+    measured = run.records()[-1]
+    for low in range(3):
+        assert float(rows[low][1 + low]) == pytest.approx(1, abs=1e-12)
+        for high in range(low + 1, 3):
+            expected = measured[f"inside/block_{low:02d}/cka_block_{high:02d}"]
+            assert float(rows[low][1 + high]) == pytest.approx(expected, abs=1e-6)
+            assert rows[high][1 + low] == rows[low][1 + high]
+
+
+def test_runs_of_other_networks_and_scales_can_be_compared(run, capsys) -> None:
+    run("--dgl", "--epochs", "1", "--num_modules", "2", "--normalization", "none")
+    other = run.last.rename(run.path / "x y;z")
+    run("--dgl", "--epochs", "1")
+    capsys.readouterr()
+    assert evaluate(run, "--cka", str(other)) == 0
+    assert "columns: of x y;z" in capsys.readouterr().out
+    rows = table(run.last / "cka_x_y_z.csv")
+    assert [len(rows), len(rows[0])] == [1 + 3, 1 + 2]
+    assert (run.last / "plots" / "cka_x_y_z.svg").exists()
+
+
+def test_a_run_on_other_images_is_refused(run, capsys) -> None:
+    run("--dgl", "--epochs", "1")
+    own, other = run.last, run.path / "other"
+    shutil.copytree(own, other)
+    text = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(text.replace("dataset: digits", "dataset: mnist"))
+    capsys.readouterr()
+    assert main.main(["evaluate", str(own), "--cka", str(other)]) == 2
+    printed = capsys.readouterr()
+    assert "test/" not in printed.out  # at once
+    assert printed.err.splitlines() == [
+        "main.py: error: --cka: that run saw mnist, but this one digits; they must have been tested on the same images"
+    ]
+
+
+def test_a_study_that_cannot_be_written_ends_in_one_line(run, capsys) -> None:
+    run("--bp", "--epochs", "1")
+    shutil.rmtree(run.last / "plots")
+    capsys.readouterr()
+    assert evaluate(run, "--cka", str(run.last)) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "cannot write" in line and "No such file or directory" in line
