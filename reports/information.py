@@ -48,5 +48,5 @@ def _draw(axes: Axes, values: Sequence[float], lower: Level, upper: Level) -> No
         )  # fmt: skip
     axes.margins(y=0.12)
     blocks = range(0, len(values) - 1, 1 + (len(values) - 2) // 12)
-    axes.set_xticks([-1, *blocks], ["image", *map(str, blocks)])
+    axes.set_xticks([-1, *blocks], ["\nimage", *map(str, blocks)])
     axes.set_xlabel("block")
