@@ -9,7 +9,7 @@ ARGS ?=
 DEMO ?= --epochs 6 --batch_size 32 --wandb disabled
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-faults soak check format docs bench clean
+.PHONY: help setup demo run test test-faults soak check format docs figures bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -48,6 +48,13 @@ format: $(SETUP) ## format the code and mend what lint can mend
 
 docs: $(SETUP) ## write docs/methods.md from the docstrings
 	@$(PY) docs/generate.py
+
+figures: $(SETUP) ## draw the figures in images/ from the results that the studies keep
+	@set -e; dir=$$(mktemp -d); trap 'rm -rf $$dir' EXIT; \
+	draw() { $(PY) main.py report experiments/studies/$$1/results*.csv --out $$dir/$$1 >$$dir/log; \
+	  cp $$dir/$$1/$$2.svg images/$$3.svg; echo images/$$3.svg; }; \
+	draw 2026-11-21_heads comparison heads; \
+	draw 2026-11-21_thesis ranking thesis
 
 bench: $(SETUP) ## the benchmarks
 	@$(PY) -m benchmarks $(ARGS)

@@ -129,7 +129,7 @@ def report_parser() -> Parser:
     parser = Parser(
         prog=f"{PROGRAM} report", description="Compare runs: a table here; figures, a page and a CSV in a folder."
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or folders that hold some")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, folders that hold some, or a runs.csv")
     parser.add_argument("--out", metavar="FOLDER", help="where to write [default report]")
     return parser
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from consts import PLOT_DIR, REPORT_FILE
+from reports.csv_runs import read_csv
 from reports.runs import find_runs, load_run
 from utils import UserError
 
@@ -41,7 +42,7 @@ def report(paths: Sequence[Path], out: Path | None = None) -> str:
     """Compare runs: write page, figure and table into ``out``, and return the table for the terminal.
 
     Args:
-        paths: run folders, or folders that hold some.
+        paths: run folders, folders that hold some, or tables (``runs.csv``) that an earlier report wrote.
         out: folder for the files, made if need be; ``report`` in the current directory if None.
 
     Raises:
@@ -53,7 +54,9 @@ def report(paths: Sequence[Path], out: Path | None = None) -> str:
     from reports.page import write_page
     from reports.table import comparison_table, write_csv
 
-    runs = find_runs(paths)
+    tables = [path for path in paths if path.suffix == ".csv" and path.is_file()]
+    folders = [path for path in paths if path not in tables]
+    runs = (find_runs(folders) if folders else []) + [run for table in tables for run in read_csv(table)]
     out = Path(DEFAULT_OUT) if out is None else out
     title = runs[0].name if len(runs) == 1 else f"Comparison of {len(runs)} runs"
     pictures = comparison_pictures(runs)

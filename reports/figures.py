@@ -98,20 +98,26 @@ _RUN_FIGURES: dict[str, Callable[[Run], Figure]] = {
 
 
 def comparison_figure(runs: Sequence[Run]) -> Figure:
-    """Left the test accuracy by block, right the loss by epoch, one colour for each group of runs."""
+    """Left the test accuracy by block, right the loss by epoch, one colour for each group of runs.
+
+    Runs that kept no curves have the left one only.
+    """
     groups = group_runs(runs)
     looks = group_looks(len(groups))
     with canvas(9.0, 3.5 + 0.2 * -(-len(groups) // _columns(groups))) as figure:
-        left, right = figure.subplots(1, 2)
-        last_block = max([1, *(len(group.block_accuracies()) for group in groups)]) - 1
+        num_blocks = max(len(group.block_accuracies()) for group in groups)
+        only_ends = num_blocks > 0 and not any(run.epochs for run in runs)
+        panels = figure.subplots(1, 1 if only_ends else 2, squeeze=False).flatten()
         for group, (colour, marker) in zip(groups, looks, strict=True):
-            _by_block(left, group, colour, marker, last_block)
-            _losses(right, group, colour)
-        left.set(title="accuracy by block", ylabel=TEST_ACCURACY, xlim=(-0.3, last_block + 0.3))
-        integer_axis(left, "block")
-        right.set(title="loss of the network: train thin, test thick", ylabel="loss")
-        integer_axis(right, "epoch")
-        for axes in (left, right):
+            _by_block(panels[0], group, colour, marker, max(num_blocks, 1) - 1)
+        panels[0].set(title="accuracy by block", ylabel=TEST_ACCURACY, xlim=(-0.3, max(num_blocks, 1) - 0.7))
+        integer_axis(panels[0], "block")
+        for axes in panels[1:]:
+            for group, (colour, _) in zip(groups, looks, strict=True):
+                _losses(axes, group, colour)
+            axes.set(title="loss of the network: train thin, test thick", ylabel="loss")
+            integer_axis(axes, "epoch")
+        for axes in panels:
             if not axes.has_data():
                 say_nothing_yet(axes, NO_VALUES)
         group_legend(figure, groups, looks)

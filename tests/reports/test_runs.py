@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from reports import report
+from reports.csv_runs import read_csv
+from reports.figures import comparison_figure
+from reports.groups import group_runs
 from reports.runs import find_runs, load_run
 from utils import UserError
 
@@ -150,3 +154,21 @@ def test_a_path_without_runs_is_an_error_of_one_line(tmp_path: Path, path: str, 
     with pytest.raises(UserError) as caught:
         find_runs([tmp_path / path])
     assert str(caught.value) == f"{tmp_path}/{message}"
+
+
+def test_a_table_of_a_report_is_a_source_of_another_one(study: Path, tmp_path: Path) -> None:
+    first = report([study], tmp_path / "first")
+    second = report([tmp_path / "first" / "runs.csv"], tmp_path / "second")
+    [rows, again] = [text.split("\n\nWritten:")[0] for text in (first, second)]
+    assert again == rows and "80.50" in again
+    one, other = (group_runs(runs) for runs in (find_runs([study]), read_csv(tmp_path / "first" / "runs.csv")))
+    assert [group.block_accuracies() for group in one] == [group.block_accuracies() for group in other]
+    assert len(comparison_figure(read_csv(tmp_path / "first" / "runs.csv")).axes) == 1  # curves are not kept
+
+
+@pytest.mark.parametrize("content", [b"", b"run,method\n", b"a,b\n1,2\n", b"\xff\xfe\x00", b"run\x00,method\n1,2\n"])
+def test_what_is_no_table_of_runs_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="not a table of runs"):
+        read_csv(path)
