@@ -19,7 +19,8 @@ from engine.wandb_log import WandbLog
 from utils import atomic_write
 
 _PLOT_PAUSE_S = 5.0
-_PLOT_SHARE = 0.02  # of the time between two refreshes, so that drawing cannot slow training by more
+_PLOT_SHARE = 0.02  # of the time before a refresh, so that drawing cannot slow training by more
+_FIRST_PLOT_S = 2.0  # what the first refresh takes, most of it to load matplotlib
 
 
 class RunLog:
@@ -43,7 +44,7 @@ class RunLog:
         self._draw, self._warn = draw, warn
         with folder.writing(METRICS_FILE):
             self._lines = Lines(folder.path / METRICS_FILE)
-        self._next_plot = 0.0
+        self._next_plot = time.monotonic() + _FIRST_PLOT_S / _PLOT_SHARE
         self._warned = False
 
     def write(self, kind: str, values: Mapping[str, Any]) -> None:
