@@ -13,12 +13,14 @@ class FakeWandb:
 
     Attributes:
         bodies: what was sent to it.
+        files: names of the files that arrived.
         mode: ``ok``, ``refuse`` (401: the key is not known), ``fail`` (500) or ``hang`` (no answer at all).
     """
 
     def __init__(self, mode: str = "ok") -> None:
         self.mode = mode
         self.bodies: list[str] = []
+        self.files: list[str] = []
         self.released = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
@@ -62,13 +64,17 @@ class FakeWandb:
         ]
 
 
-def _answer(operation: str, variables: dict[str, Any]) -> dict[str, Any]:
+def _answer(operation: str, variables: dict[str, Any], url: str) -> dict[str, Any]:
     if operation == "UpsertBucket":
         project = {"id": "1", "name": variables["project"], "entity": {"id": "1", "name": "somebody"}}
         bucket = {"id": "1", "name": variables["name"], "displayName": variables["name"], "project": project}
         return {"upsertBucket": {"bucket": bucket | {"historyLineCount": 0}, "inserted": True}}
     if operation == "CreateRunFiles":
-        return {"createRunFiles": {"runID": "1", "uploadHeaders": [], "files": []}}
+        files = [{"name": name, "uploadUrl": f"{url}/upload/{name}"} for name in variables["files"]]
+        return {"createRunFiles": {"runID": "1", "uploadHeaders": [], "files": files}}
+    if operation == "CreateArtifact":  # as if a server had it already; a table is also a file of the run
+        sequence = {"id": "1", "latestArtifact": {"id": "1", "versionIndex": 0}}
+        return {"createArtifact": {"artifact": {"id": "1", "state": "COMMITTED", "artifactSequence": sequence}}}
     if operation == "Viewer":
         return {"viewer": {"id": "1", "entity": "somebody", "username": "somebody", "flags": "{}"}}
     return {}
@@ -90,7 +96,7 @@ def _handler(fake: FakeWandb) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 return
             content = json.loads(body) if body.startswith("{") else {}
-            data = _answer(content.get("operationName") or "", content.get("variables") or {})
+            data = _answer(content.get("operationName") or "", content.get("variables") or {}, fake.url)
             self._reply({"ok": 200, "refuse": 401, "fail": 500}[fake.mode], {"data": data})
 
         def _reply(self, status: int, value: object) -> None:
@@ -101,6 +107,11 @@ def _handler(fake: FakeWandb) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(out)
 
-        do_GET = do_PUT = do_POST
+        do_GET = do_POST
+
+        def do_PUT(self) -> None:
+            if self.path.startswith("/upload/"):
+                fake.files.append(self.path.removeprefix("/upload/"))
+            self.do_POST()
 
     return Handler

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -49,6 +52,31 @@ def test_a_server_that_works_gets_every_line_and_a_resumed_run_keeps_its_id(tmp_
         steps = [line["step"] for line in fake.history()]
         assert sorted(set(steps)) == [2, 4, 5, 6, 8, 10, 12, 14, 15]
         assert len(steps) == NUM_LINES
+
+
+def test_an_offline_run_is_brought_to_the_server_whole(tmp_path: Path) -> None:
+    words = ["--dgl", "--ssl", "--diagnostics", "filters,confusion,probes", "--wandb", "offline"]
+    with FakeWandb() as fake:
+        env = environment(tmp_path, fake)
+        run = finish([*SMALL, *words], tmp_path, env=env)
+        assert (run.exit_code(), run.errors(), fake.bodies) == (0, [], [])
+        [folder] = only_run(tmp_path).glob("wandb/offline-run-*")
+        command = [str(Path(sys.executable).with_name("wandb")), "sync", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | env)
+        assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in (only_run(tmp_path) / "metrics.jsonl").read_text().splitlines()]
+    arrived = [(line["step"], name, value) for line in fake.history() for name, value in line.items()]
+    for record in records:
+        for name, value in record.items():
+            if "/" in name:
+                assert (record["step"], name, value) in arrived
+    [name] = {call["name"] for call in fake.posts("UpsertBucket")}
+    assert name == (only_run(tmp_path) / "wandb" / "id.txt").read_text()
+    config = json.loads(next(call["config"] for call in fake.posts("UpsertBucket") if call.get("config")))
+    assert (config["method"]["value"], config["ssl"]["value"]) == ("dgl", True)
+    for begin in ("media/images/filters", "media/images/confusion", "media/images/reconstructions_block_00"):
+        assert any(name.startswith(begin) for name in fake.files), (begin, fake.files)
+    assert any(name.startswith("media/table/confusion_table") for name in fake.files)
 
 
 def test_no_login(tmp_path: Path) -> None:
