@@ -80,8 +80,8 @@ class RunLog:
         """Write labels against guesses as a table and a picture, and show both on the dashboard."""
         try:
             path = reports.confusion.write_confusion(self.folder.path, counts, class_names)
-        except OSError as error:
-            self._warn_once(f"cannot write {CONFUSION}.csv: {error.strerror or error}")
+        except Exception as error:  # a picture is never worth a run
+            self._warn_once(f"cannot write {CONFUSION}.csv: {error}")
             return
         self.wandb.log_images({CONFUSION: path}, position)
         rows = [[name, *row] for name, row in zip(class_names, counts, strict=True)]
