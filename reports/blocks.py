@@ -129,5 +129,5 @@ def difference_figure(runs: Sequence[Run]) -> Figure:
             integer_axis(axes, "block")
         for axes in panels[len(found) :]:
             axes.set_axis_off()
-        group_legend(figure, groups, looks)
+        group_legend(figure, [group.title for group in groups], looks)
     return figure

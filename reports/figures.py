@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
@@ -103,8 +103,8 @@ def comparison_figure(runs: Sequence[Run]) -> Figure:
     Runs that kept no curves have the left one only.
     """
     groups = group_runs(runs)
-    looks = group_looks(len(groups))
-    with canvas(9.0, 3.5 + 0.2 * -(-len(groups) // _columns(groups))) as figure:
+    looks, titles = group_looks(len(groups)), [group.title for group in groups]
+    with canvas(9.0, 3.5 + 0.2 * -(-len(groups) // _columns(titles))) as figure:
         num_blocks = max(len(group.block_accuracies()) for group in groups)
         only_ends = num_blocks > 0 and not any(run.epochs for run in runs)
         panels = figure.subplots(1, 1 if only_ends else 2, squeeze=False).flatten()
@@ -120,7 +120,7 @@ def comparison_figure(runs: Sequence[Run]) -> Figure:
         for axes in panels:
             if not axes.has_data():
                 say_nothing_yet(axes, NO_VALUES)
-        group_legend(figure, groups, looks)
+        group_legend(figure, titles, looks)
     return figure
 
 
@@ -130,19 +130,19 @@ def group_looks(count: int) -> list[tuple[str, str]]:
 
 
 def group_legend(
-    figure: Figure, groups: Sequence[Group], looks: Sequence[tuple[str, str]], styles: Sequence[Any] = ()
+    figure: Figure, titles: Sequence[str], looks: Sequence[tuple[str, str]], styles: Sequence[Any] = ()
 ) -> None:
-    """The titles of the groups below the figure, beside their markers, or their line styles where there are some."""
+    """Titles below the figure, beside their markers, or their line styles where there are some."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=colour, marker="" if styles else marker) for colour, marker in looks]
     for handle, style in zip(handles, styles, strict=False):
         handle.set_linestyle(style)
-    figure.legend(handles, [group.title for group in groups], loc="outside lower center", ncols=_columns(groups))
+    figure.legend(handles, titles, loc="outside lower center", ncols=_columns(titles))
 
 
-def _columns(groups: Sequence[Group]) -> int:
-    return max(1, min(len(groups), LEGEND_WIDTH // (max(len(group.title) for group in groups) + 6)))
+def _columns(titles: Sequence[str]) -> int:
+    return max(1, min(len(titles), LEGEND_WIDTH // (max(map(len, titles)) + 6)))
 
 
 def _by_block(axes: Axes, group: Group, colour: str, marker: str, last_block: int) -> None:
@@ -167,7 +167,7 @@ def _losses(axes: Axes, group: Group, colour: str) -> None:
 
 def plot_spread(
     axes: Axes,
-    values: dict[int, Spread],
+    values: Mapping[int, Spread] | Mapping[float, Spread],
     colour: str,
     *,
     marker: str,

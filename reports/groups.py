@@ -90,7 +90,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     if given := _given_names(groups):
         return [replace(group, label=name) for group, name in zip(groups, given, strict=True)]
     names = differing([group.settings for group in groups])
-    return _told_apart([replace(group, label=_label(group, names)) for group in groups], names)
+    return _told_apart([replace(group, label=label_of(group, names)) for group in groups], names)
 
 
 def _given_names(groups: Sequence[Group]) -> list[str]:
@@ -110,7 +110,7 @@ def _told_apart(groups: Sequence[Group], names: Sequence[str]) -> list[Group]:
         label: dict.fromkeys([*names, *differing([group.settings for group in alike], absence_counts=True)])
         for label, alike in same.items()
     }
-    groups = [replace(group, label=_label(group, more[group.label])) for group in groups]
+    groups = [replace(group, label=label_of(group, more[group.label])) for group in groups]
     count = Counter(group.label for group in groups)
     return [
         replace(group, label=f"{group.label} ({group.runs[0].name})") if count[group.label] > 1 else group
@@ -143,7 +143,7 @@ def _comparable(run: Run) -> dict[str, Any]:
     return settings
 
 
-def _label(group: Group, names: Iterable[str]) -> str:
+def label_of(group: Group, names: Iterable[str]) -> str:
     """``dgl learning_rate=0.1 is_direct_global``; a switch that is off and a value that is not set are left out."""
     words = [str(group.settings.get("method", group.runs[0].name))]
     for name in names:

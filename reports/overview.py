@@ -7,6 +7,7 @@ from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 from consts import ACCURACY, LOSS, TEST, TRAIN, metric_name
+from reports.against import against_figure
 from reports.blocks import difference_figure, has_differences
 from reports.canvas import FONT_PT, INK, PALETTE, PAPER, canvas, integer_axis, render, say_nothing_yet
 from reports.figures import NO_VALUES, comparison_figure, group_legend, group_looks, plot_spread
@@ -67,7 +68,7 @@ def curves_figure(runs: Sequence[Run]) -> Figure:
                     say_nothing_yet(axes, NO_VALUES)
                 elif split == TEST:
                     integer_axis(axes, "epoch")
-        group_legend(figure, groups, looks, styles)
+        group_legend(figure, [group.title for group in groups], looks, styles)
     return figure
 
 
@@ -83,4 +84,7 @@ def comparison_pictures(runs: Sequence[Run]) -> dict[str, str]:
     figures = dict(_FIGURES)
     if has_differences(group_runs(runs)):
         figures["blocks_compared"] = difference_figure
-    return {name: render(draw(runs), "svg").decode() for name, draw in figures.items()}
+    drawn = {name: draw(runs) for name, draw in figures.items()}
+    if (against := against_figure(runs)) is not None:
+        drawn["against"] = against
+    return {name: render(figure, "svg").decode() for name, figure in drawn.items()}

@@ -34,6 +34,7 @@ CAPTIONS = {
     "probes": "Linear classifiers fitted in closed form to what every block makes of training images, scored on "
     "held-out ones: by epoch, and after the last one beside the block's own classifier.",
     "cka": "Similarity of the blocks' features of held-out images (linear CKA) after the last epoch.",
+    "against": "Test accuracy after the last epoch against the number that was varied most; other settings as lines.",
     "blocks_compared": "The blocks after the last epoch, by group; bands reach from its lowest to its highest run.",
     "comparison": "Runs with the same settings but the seed share a colour: the line is their mean, the band reaches "
     "from the lowest to the highest. A thin line across is a network without classifiers inside.",

@@ -1,0 +1,61 @@
+"""Accuracy against the one number that was varied most, as a learning rate; a line for each choice of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from reports.canvas import canvas
+from reports.figures import group_legend, group_looks, plot_spread
+from reports.files import finite
+from reports.groups import Group, Spread, differing, group_runs, label_of
+from reports.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MIN_VALUES = 3  # of the number, for its line to say something
+LOG_RATIO = 20  # between the greatest value and the least, from which on the axis is logarithmic
+
+
+def varied_number(groups: Sequence[Group]) -> str | None:
+    """The setting with the most values, all of them numbers, among those in which groups differ; None without one."""
+    values = {name: {group.settings.get(name) for group in groups} for name in differing([g.settings for g in groups])}
+    numbers = {name: len(found) for name, found in values.items() if all(finite(value) is not None for value in found)}
+    name = max(numbers, key=lambda key: numbers[key], default=None)
+    return name if name is not None and numbers[name] >= MIN_VALUES else None
+
+
+def against_figure(runs: Sequence[Run]) -> Figure | None:
+    """Final test accuracy over the values of `varied_number`; None where nothing was varied so."""
+    groups = group_runs(runs)
+    name = varied_number(groups)
+    if name is None:
+        return None
+    rest = [replace(group, settings={k: v for k, v in group.settings.items() if k != name}) for group in groups]
+    names = differing([group.settings for group in rest], absence_counts=True)
+    lines: dict[str, dict[float, Spread]] = {}
+    for group, bare in zip(groups, rest, strict=True):
+        value, found = finite(group.settings[name]), group.spread("final_test_accuracy")
+        if value is not None and found is not None:
+            lines.setdefault(label_of(bare, names), {})[value] = found
+    lines = {label: dict(sorted(line.items())) for label, line in lines.items() if len(line) >= MIN_VALUES}
+    return _draw(lines, name) if lines else None
+
+
+def _draw(lines: dict[str, dict[float, Spread]], name: str) -> Figure:
+    looks = group_looks(len(lines))
+    with canvas(9.0, 3.6 + 0.2 * len(lines) / 3) as figure:
+        axes = figure.subplots()
+        for line, (colour, marker) in zip(lines.values(), looks, strict=True):
+            plot_spread(axes, line, colour, marker=marker)
+        values = sorted({value for line in lines.values() for value in line})
+        if values[0] > 0 and values[-1] / values[0] >= LOG_RATIO:
+            axes.set_xscale("log")
+        if len(values) <= 12:
+            axes.set_xticks(values, [f"{value:g}" for value in values])
+            axes.set_xticks([], minor=True)
+        axes.set(xlabel=name, ylabel="final test accuracy (%)")
+        group_legend(figure, list(lines), looks)
+    return figure
