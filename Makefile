@@ -54,7 +54,8 @@ figures: $(SETUP) ## draw the figures in images/ from the results that the studi
 	draw() { $(PY) main.py report experiments/studies/$$1/results*.csv --out $$dir/$$1 >$$dir/log; \
 	  cp $$dir/$$1/$$2.svg images/$$3.svg; echo images/$$3.svg; }; \
 	draw 2026-11-21_heads comparison heads; \
-	draw 2026-11-21_thesis ranking thesis
+	draw 2026-11-21_thesis ranking thesis; \
+	draw 2026-11-21_learning_rates against learning_rates
 
 bench: $(SETUP) ## the benchmarks
 	@$(PY) -m benchmarks $(ARGS)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reports.canvas import canvas
-from reports.figures import group_legend, group_looks, plot_spread
+from reports.figures import group_legend, group_looks, line_styles, plot_spread
 from reports.files import finite
 from reports.groups import Group, Spread, differing, group_runs, label_of
 from reports.runs import Run
@@ -34,22 +34,25 @@ def against_figure(runs: Sequence[Run]) -> Figure | None:
     if name is None:
         return None
     rest = [replace(group, settings={k: v for k, v in group.settings.items() if k != name}) for group in groups]
-    names = differing([group.settings for group in rest], absence_counts=True)
+    names = differing([group.settings for group in rest])
+    labels: dict[str, str] = {}
     lines: dict[str, dict[float, Spread]] = {}
     for group, bare in zip(groups, rest, strict=True):
         value, found = finite(group.settings[name]), group.spread("final_test_accuracy")
         if value is not None and found is not None:
-            lines.setdefault(label_of(bare, names), {})[value] = found
-    lines = {label: dict(sorted(line.items())) for label, line in lines.items() if len(line) >= MIN_VALUES}
-    return _draw(lines, name) if lines else None
+            key = repr(sorted(bare.settings.items()))
+            labels[key] = label_of(bare, names)
+            lines.setdefault(key, {})[value] = found
+    lines = {key: dict(sorted(line.items())) for key, line in lines.items() if len(line) >= MIN_VALUES}
+    return _draw(lines, [labels[key] for key in lines], name) if lines else None
 
 
-def _draw(lines: dict[str, dict[float, Spread]], name: str) -> Figure:
-    looks = group_looks(len(lines))
+def _draw(lines: dict[str, dict[float, Spread]], labels: Sequence[str], name: str) -> Figure:
+    looks, styles = group_looks(len(lines)), line_styles(len(lines))
     with canvas(9.0, 3.6 + 0.2 * len(lines) / 3) as figure:
         axes = figure.subplots()
-        for line, (colour, marker) in zip(lines.values(), looks, strict=True):
-            plot_spread(axes, line, colour, marker=marker)
+        for line, (colour, marker), style in zip(lines.values(), looks, styles, strict=True):
+            plot_spread(axes, line, colour, marker=marker, linestyle=style)
         values = sorted({value for line in lines.values() for value in line})
         if values[0] > 0 and values[-1] / values[0] >= LOG_RATIO:
             axes.set_xscale("log")
@@ -57,5 +60,5 @@ def _draw(lines: dict[str, dict[float, Spread]], name: str) -> Figure:
             axes.set_xticks(values, [f"{value:g}" for value in values])
             axes.set_xticks([], minor=True)
         axes.set(xlabel=name, ylabel="final test accuracy (%)")
-        group_legend(figure, list(lines), looks)
+        group_legend(figure, labels, looks, styles)
     return figure

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TEST_ACCURACY = "test accuracy (%)"
 MAX_NAMED_BLOCKS = 9  # with more, only some curves are named, and numbers above bars are rounded
+LINE_STYLES = ("-", "--", ":", "-.")
 LEGEND_WIDTH = 110  # characters that fit below a figure of README width
 
 
@@ -127,6 +128,11 @@ def comparison_figure(runs: Sequence[Run]) -> Figure:
 def group_looks(count: int) -> list[tuple[str, str]]:
     """A colour and a marker for each group."""
     return list(zip(islice(cycle(PALETTE), count), _markers(count), strict=True))
+
+
+def line_styles(count: int) -> list[str]:
+    """A style for each line: solid, and others when the colours start again."""
+    return list(islice(cycle(style for style in LINE_STYLES for _ in PALETTE), count))
 
 
 def group_legend(

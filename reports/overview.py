@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 from consts import ACCURACY, LOSS, TEST, TRAIN, metric_name
 from reports.against import against_figure
 from reports.blocks import difference_figure, has_differences
 from reports.canvas import FONT_PT, INK, PALETTE, PAPER, canvas, integer_axis, render, say_nothing_yet
-from reports.figures import NO_VALUES, comparison_figure, group_legend, group_looks, plot_spread
+from reports.figures import NO_VALUES, comparison_figure, group_legend, group_looks, line_styles, plot_spread
 from reports.groups import group_runs
 from reports.runs import Run
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_LABEL = 60  # characters of a name beside the ranking
-LINE_STYLES = ("-", "--", ":", "-.")
 _QUANTITIES = {LOSS: "loss", ACCURACY: "accuracy (%)"}
 
 
@@ -54,7 +52,7 @@ def curves_figure(runs: Sequence[Run]) -> Figure:
     """Train and test loss and accuracy of the network by epoch, one line for each group."""
     groups = group_runs(runs)
     looks = group_looks(len(groups))
-    styles = list(islice(cycle(style for style in LINE_STYLES for _ in PALETTE), len(groups)))
+    styles = line_styles(len(groups))
     with canvas(9.0, 6.0 + 0.2 * len(groups) / 3) as figure:
         panels = figure.subplots(2, 2, sharex=True)
         for row, split in zip(panels, (TRAIN, TEST), strict=True):
