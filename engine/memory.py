@@ -17,7 +17,9 @@ from methods._base import Method
 from utils import UserError, human_bytes
 
 _PROBE = 8  # images; enough that what does not grow with the batch is small beside what does
-_REST = 2.0  # a backward pass needs about as much again for the gradients of what the forward pass has kept
+# A backward pass needs about as much again for the gradients of what the forward pass has kept. The half is for what
+# threads and libraries take meanwhile: with 2.0 a size that was named did not always fit on a busy machine.
+_REST = 2.5
 _WORDS = ("can't allocate memory", "not enough memory", "bad_alloc", "out of memory", "Unable to allocate")
 
 
