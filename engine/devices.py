@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
+import os
 import time
 from contextlib import AbstractContextManager
 
@@ -15,6 +17,7 @@ from methods._base import Method
 from utils import UsageError
 
 BF16_MUST_WIN_BY = 1.15  # below this the probe cannot tell the two apart reliably, and fp32 is the safer choice
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _NEVER = -1, -3, 2**31 - 1  # of malloc.h; the largest value that it takes
 
 
 def resolve_device(name: str) -> torch.device:
@@ -42,6 +45,19 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     return torch.autocast(device.type, torch.bfloat16)
 
 
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed for the next tensor of that size, for the rest of the process.
+
+    By itself it gives every large block back at once and gets it again at the next step, page by page, which can take
+    longer than the arithmetic (`docs/performance.md`). Another C library's allocator is left as it is, and so is one
+    that the user has set up by an environment variable of glibc's.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt") and not any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        library.mallopt(_M_MMAP_THRESHOLD, _NEVER)
+        library.mallopt(_M_TRIM_THRESHOLD, _NEVER)
+
+
 def set_determinism(deterministic: bool) -> None:
     """Let cuDNN choose the fastest kernel, or only kernels that give equal bits every time."""
     torch.use_deterministic_algorithms(deterministic)
@@ -58,7 +74,7 @@ def _seconds(method: Method, batch: Batch, precision: str) -> float:
     return time.perf_counter() - begin
 
 
-def choose_precision(method: Method, batch: Batch, rounds: int = 3) -> tuple[str, float]:
+def choose_precision(method: Method, batch: Batch, rounds: int = 6) -> tuple[str, float]:
     """The faster of fp32 and bf16 on this device, from a few training steps of a copy of ``method``.
 
     Returns:

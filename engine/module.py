@@ -76,6 +76,7 @@ class TrainingModule(pl.LightningModule):
         self.steps_per_epoch = feeds[TRAIN].num_steps
         self.num_steps = self.steps_per_epoch * args.optim.epochs
         self.step, self.train_s, self.time_s = 0, 0.0, 0.0
+        self._clock = time.monotonic()
         self.best: dict[str, Any] = {"epoch": 0, "chosen": -1.0, "test": None}
         self.interval, self.epoch_totals = Meter(), Totals()
         self.progress: Progress | None = None

@@ -22,7 +22,7 @@ from datamodules.feed import EVALUATION_BATCH, Feed
 from diagnostics.receptive_field import receptive_fields
 from engine import checkpoint, memory
 from engine.console import last_words, log_to_file
-from engine.devices import choose_precision, compile_blocks, set_determinism
+from engine.devices import choose_precision, compile_blocks, keep_freed_memory, set_determinism
 from engine.module import Chunks, TrainingModule
 from engine.observers import Observers
 from engine.partition import choose_stages
@@ -91,6 +91,8 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
         held.enter_context(RunFolder(job.resume).locked())
         state = checkpoint.load_newest(RunFolder(job.resume).checkpoints, logger.warning)
     set_determinism(job.args.optim.deterministic)
+    if job.device.type == "cpu":
+        keep_freed_memory()
     method = job.method.to(job.device).to(memory_format=torch.channels_last)
     feeds = make_feeds(job.args, job.splits, job.device)
     observers = Observers(job.args, job.splits, job.device)

@@ -1,0 +1,44 @@
+"""Memory that is freed stays with the process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, sys
+import torch
+from engine.devices import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def fill():
+    for _ in range(4):
+        torch.ones(2**24)
+fill()
+fill()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+fill()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def _faults(word: str, **environment: str) -> int:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, word], capture_output=True, text=True, check=True, env=clean | environment
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_freed_memory_is_used_again_without_a_page_fault() -> None:
+    usual = _faults("do not")
+    assert usual >= 4 * 2**26 / 2**21  # pages may be huge
+    assert _faults("keep") < usual / 5
+
+
+def test_what_the_user_set_up_is_left_alone() -> None:
+    assert _faults("keep", MALLOC_MMAP_THRESHOLD_="65536") > _faults("do not", MALLOC_MMAP_THRESHOLD_="65536") / 2
