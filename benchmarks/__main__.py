@@ -1,34 +1,61 @@
-"""``python -m benchmarks speed``, ``memory`` or ``pipeline``: training steps on random images, on the CPU."""
+"""``python -m benchmarks [throughput|memory|input|start|tax|pipeline]``.
+
+Without a name the first five, one after another. Everything else on the machine should be at rest.
+"""
 
 from __future__ import annotations
 
 import argparse
 import platform
 import sys
+import time
+from pathlib import Path
 
-from benchmarks import memory, pipeline, speed
+from benchmarks import feeding, memory, pipeline, start, tax, throughput
+from benchmarks.peers import PEERS
 
-BENCHMARKS = {"speed": speed, "memory": memory, "pipeline": pipeline}
+BENCHMARKS = {
+    "throughput": throughput, "memory": memory, "input": feeding, "start": start, "tax": tax,
+    "pipeline": pipeline,
+}  # fmt: skip
+ALL = ("throughput", "memory", "input", "start", "tax")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=tuple(BENCHMARKS), help="[default: all but pipeline]")
+    parser.add_argument("--model", nargs="+", default=None, help="[default BasicCNN VGG11; memory: VGG16]")
+    parser.add_argument("--batch_size", nargs="+", type=int, default=None, help="[default 64; memory: 256]")
+    parser.add_argument("--peers", nargs="+", default=list(PEERS), help="of throughput: " + "; ".join(
+        f"{name}: {what}" for name, what in PEERS.items()))  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=7, help="turns of every peer [default 7]")
+    parser.add_argument("--steps", type=int, default=6, help="steps of a turn [default 6]")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of memory and pipeline")
+    parser.add_argument("--num_stages", type=int, default=2, help="of pipeline")
+    parser.add_argument("--out", type=Path, default=Path("experiments/benchmarks"), help="where CSV and chart go")
+    parser.add_argument("--variant", help=argparse.SUPPRESS)
+    return parser.parse_args()
 
 
 def main() -> int:
-    """Run the benchmark that was named."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=tuple(BENCHMARKS), default="speed")
-    parser.add_argument("--model", default="BasicCNN")
-    parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
-    parser.add_argument("--num_stages", type=int, default=2, help="of pipeline")
-    parser.add_argument("--variant", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    """Run the benchmark that was named, or all."""
+    options = _parse()
     if options.variant:
         memory.measure(options)
         return 0
     import torch
 
-    print(f"{options.model}, batch {options.batch_size}, {options.precision}; torch {torch.__version__}, "
-          f"{platform.machine()}, {torch.get_num_threads()} threads")  # fmt: skip
-    return BENCHMARKS[options.what].run(options)
+    begin = time.monotonic()
+    print(f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}, "
+          f"{torch.get_num_threads()} threads")  # fmt: skip
+    code = 0
+    for name in [options.what] if options.what else ALL:
+        chosen = argparse.Namespace(**vars(options))
+        chosen.model = options.model or (["VGG16"] if name == "memory" else ["BasicCNN", "VGG11"])
+        chosen.batch_size = options.batch_size or [256 if name == "memory" else 64]
+        code |= BENCHMARKS[name].run(chosen)
+    print(f"\n{time.monotonic() - begin:.0f} s; figures in {options.out}")
+    return code
 
 
 if __name__ == "__main__":

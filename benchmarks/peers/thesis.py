@@ -1,0 +1,52 @@
+"""As the thesis trains (AlonNT/Thesis): an optimiser for every block, and numbers read after every block."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.peers import Batches, Setting
+from benchmarks.peers._common import SGD, loader, network
+
+
+class Thesis:
+    """One block after the other: forward, backward, step, `.item()`."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.blocks, self.heads = network(setting.model)
+        self.optimizers = [
+            torch.optim.SGD([*block.parameters(), *head.parameters()], **SGD)
+            for block, head in zip(self.blocks, self.heads, strict=True)
+        ]
+        self.loader = loader(setting)
+        self.loss, self.correct = 0.0, 0
+
+    def step(self, x: Tensor, y: Tensor) -> float:
+        """One batch; the loss of the last block."""
+        for block, head, optimizer in zip(self.blocks, self.heads, self.optimizers, strict=True):
+            optimizer.zero_grad()
+            x = block(x.detach())
+            logits = head(x)
+            loss = F.cross_entropy(logits, y)
+            loss.backward()
+            optimizer.step()
+            self.loss += loss.item()
+            self.correct += int((logits.argmax(1) == y).sum().item())
+        return loss.item()
+
+    def losses(self, batches: Batches) -> list[float]:
+        """See `Peer`."""
+        return [self.step(x, y) for x, y in batches]
+
+    def train(self) -> float:
+        """See `Peer`."""
+        begin = time.perf_counter()
+        for x, y in self.loader:
+            self.step(x, y)
+        return time.perf_counter() - begin
+
+
+PEER = Thesis

@@ -1,0 +1,68 @@
+"""Rows of figures as text, as a CSV and as bars under their roof."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+    return str(value)
+
+
+def text(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
+    """A table with right-aligned figures; ``columns`` gives headings by key."""
+    cells = [list(columns.values()), *([_shown(row[key]) for key in columns] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for line in cells:
+        first, *rest = zip(line, widths, strict=True)
+        lines.append("  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]))
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """All columns, numbers to six places."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+def draw_bars(path: Path, rows: Sequence[Row]) -> None:
+    """Images per second of every peer, a panel for each network, the roof of the machine above every bar."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels = list(dict.fromkeys((row["model"], row["batch_size"]) for row in rows))
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.6), squeeze=False)
+    for axis, (model, batch_size) in zip(axes[0], panels, strict=True):
+        shown = [row for row in rows if (row["model"], row["batch_size"]) == (model, batch_size)]
+        ours = [row["peer"].startswith(("dgl", "bp")) for row in shown]
+        places = range(len(shown))
+        rates = [row["images_per_second"] for row in shown]
+        axis.bar(places, rates, color=["#2a6f97" if own else "#b8c4cc" for own in ours])
+        for place, row in zip(places, shown, strict=True):
+            axis.plot([place - 0.4, place + 0.4], [row["roof"]] * 2, color="#c1121f", linewidth=1.5)
+            axis.text(place, row["images_per_second"], f"{row['ratio']:.2f}x", ha="center", va="bottom", fontsize=8)
+        axis.set_xticks(places, [row["peer"] for row in shown], rotation=30, ha="right")
+        axis.set_title(f"{model}, batch {batch_size}", fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][0].set_ylabel("images per second")
+    axes[0][0].plot([], [], color="#c1121f", label="roof: the machine's convolution rate")
+    axes[0][0].legend(frameon=False, fontsize=8, loc="upper left")
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
