@@ -1,4 +1,4 @@
-"""``python -m benchmarks [throughput|memory|input|start|tax|pipeline]``.
+"""``python -m benchmarks [throughput|memory|input|start|tax|pipeline|accuracy]``.
 
 Without a name the first five, one after another. Everything else on the machine should be at rest.
 """
@@ -11,19 +11,19 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import feeding, memory, pipeline, start, tax, throughput
+from benchmarks import accuracy, feeding, memory, pipeline, start, tax, throughput
 from benchmarks.peers import PEERS
 
 BENCHMARKS = {
     "throughput": throughput, "memory": memory, "input": feeding, "start": start, "tax": tax,
-    "pipeline": pipeline,
+    "pipeline": pipeline, "accuracy": accuracy,
 }  # fmt: skip
 ALL = ("throughput", "memory", "input", "start", "tax")
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=tuple(BENCHMARKS), help="[default: all but pipeline]")
+    parser.add_argument("what", nargs="?", choices=tuple(BENCHMARKS), help="[default: the first five]")
     parser.add_argument("--model", nargs="+", default=None, help="[default BasicCNN VGG11; memory: VGG16]")
     parser.add_argument("--batch_size", nargs="+", type=int, default=None, help="[default 64; memory: 256]")
     parser.add_argument("--peers", nargs="+", default=list(PEERS), help="of throughput: " + "; ".join(
@@ -32,6 +32,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=6, help="steps of a turn [default 6]")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of memory and pipeline")
     parser.add_argument("--num_stages", type=int, default=2, help="of pipeline")
+    parser.add_argument("--data_dir", default="data/cifar10-jpeg", help="of accuracy: an image tree of CIFAR-10")
+    parser.add_argument("--target", type=float, default=60.0, help="of accuracy: percent of the test images")
     parser.add_argument("--out", type=Path, default=Path("experiments/benchmarks"), help="where CSV and chart go")
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import tables
 from benchmarks.peers import Setting
-from benchmarks.peers._common import MEAN, STD, images, loader
+from benchmarks.peers._common import MEAN, STD, images, turn
 from benchmarks.peers.tuned import Tuned
 from datamodules.base import DataSpec
 from datamodules.feed import Feed
@@ -35,7 +35,7 @@ def _ways(batch_size: int) -> dict[str, Callable[[], Iterable[Any]]]:
     spec = DataSpec("random", 3, 32, 32, tuple("0123456789"), MEAN, STD)
     feed = Feed(images(NUM_IMAGES), spec, batch_size, torch.device("cpu"), augment=build_args({}).data)
     setting = Setting("BasicCNN", batch_size, NUM_IMAGES // batch_size)
-    loaders = {f"DataLoader, {workers} workers": loader(setting, workers) for workers in (0, 2)}
+    loaders = {f"DataLoader, {workers} workers": turn(setting, workers) for workers in (0, 2)}
     tuned, epochs = Tuned(setting), count()
 
     def ours() -> Iterable[Any]:

@@ -41,19 +41,12 @@ def images(count: int) -> ImageSet:
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """`images` behind torchvision's transforms, one picture at a time, as its data sets do it."""
+    """Images behind torchvision's transforms, one picture at a time, as its data sets do it."""
 
-    def __init__(self, count: int) -> None:
-        chosen = images(count)
+    def __init__(self, chosen: ImageSet, *, augment: bool = True) -> None:
         self.pixels_PHWC, self.labels = chosen.images_PHWC.numpy(), chosen.labels_P.tolist()
-        self.transform = transforms.Compose(
-            [
-                transforms.RandomCrop(32, padding=4),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(MEAN, STD),
-            ]
-        )
+        moves = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()] if augment else []
+        self.transform = transforms.Compose([*moves, transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
 
     def __len__(self) -> int:
         """Number of pictures."""
@@ -65,13 +58,24 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         return self.transform(picture), self.labels[index]
 
 
-def loader(setting: Setting, num_workers: int = NUM_WORKERS) -> DataLoader[tuple[Tensor, int]]:
-    """A turn of pictures. The workers stay, and rest between turns: a turn is an epoch, and none is begun ahead."""
+def loader(
+    pictures: Pictures, batch_size: int, *, shuffle: bool = True, num_workers: int = NUM_WORKERS
+) -> DataLoader[tuple[Tensor, int]]:
+    """An epoch of pictures; a last partial batch is left out where they are shuffled.
+
+    The workers stay, and rest between epochs, of which none is begun ahead.
+    """
     return DataLoader(
-        Pictures(setting.num_images),
-        setting.batch_size,
-        shuffle=True,
+        pictures,
+        batch_size,
+        shuffle=shuffle,
+        drop_last=shuffle,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         multiprocessing_context="fork" if num_workers else None,  # the default in a process that was spawned is slower
     )
+
+
+def turn(setting: Setting, num_workers: int = NUM_WORKERS) -> DataLoader[tuple[Tensor, int]]:
+    """The pictures of a turn."""
+    return loader(Pictures(images(setting.num_images)), setting.batch_size, num_workers=num_workers)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from benchmarks.peers import Batches, Setting
-from benchmarks.peers._common import SGD, loader, network
+from benchmarks.peers._common import SGD, network, turn
 
 
 class Module(pl.LightningModule):
@@ -63,7 +63,7 @@ class Lightning:
     def __init__(self, setting: Setting) -> None:
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module="(pytorch_lightning|lightning_fabric).*")
-        self.module, self.loader = Module(setting.model), loader(setting)
+        self.module, self.loader = Module(setting.model), turn(setting)
 
     def _fit(self, batches: Any) -> None:
         trainer = pl.Trainer(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.peers import Batches, Setting
-from benchmarks.peers._common import SGD, loader, network
+from benchmarks.peers._common import SGD, network, turn
 
 
 class Plain:
@@ -19,7 +19,7 @@ class Plain:
         self.blocks, self.heads = network(setting.model)
         parameters = [p for part in (*self.blocks, *self.heads) for p in part.parameters()]
         self.optimizer = torch.optim.SGD(parameters, **SGD)
-        self.loader = loader(setting)
+        self.loader = turn(setting)
         self.loss, self.correct = torch.zeros(()), torch.zeros((), dtype=torch.int64)
 
     def step(self, x: Tensor, y: Tensor) -> Tensor:

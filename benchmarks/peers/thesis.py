@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.peers import Batches, Setting
-from benchmarks.peers._common import SGD, loader, network
+from benchmarks.peers._common import SGD, network, turn
 
 
 class Thesis:
@@ -21,7 +22,7 @@ class Thesis:
             torch.optim.SGD([*block.parameters(), *head.parameters()], **SGD)
             for block, head in zip(self.blocks, self.heads, strict=True)
         ]
-        self.loader = loader(setting)
+        self.loader = turn(setting)
         self.loss, self.correct = 0.0, 0
 
     def step(self, x: Tensor, y: Tensor) -> float:
@@ -36,6 +37,22 @@ class Thesis:
             self.loss += loss.item()
             self.correct += int((logits.argmax(1) == y).sum().item())
         return loss.item()
+
+    @torch.no_grad()
+    def accuracy(self, pictures: Iterable[tuple[Tensor, Tensor]]) -> float:
+        """Accuracy of the last block's head, in percent."""
+        parts = [*self.blocks, self.heads[-1]]
+        correct, count = 0, 0
+        for part in parts:
+            part.eval()
+        for x, y in pictures:
+            for part in parts:
+                x = part(x)
+            correct += int((x.argmax(1) == y).sum().item())
+            count += len(y)
+        for part in parts:
+            part.train()
+        return 100 * correct / count
 
     def losses(self, batches: Batches) -> list[float]:
         """See `Peer`."""
