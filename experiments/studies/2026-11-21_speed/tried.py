@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
@@ -94,7 +94,7 @@ def with_masters(method: Method, batch: Batch) -> Callable[[], None]:
 
     def step() -> None:
         method.fill_grads(batch)
-        torch._foreach_copy_(grads, [rows_last(value.grad) for value, _ in pairs])
+        torch._foreach_copy_(grads, [rows_last(cast(Tensor, value.grad)) for value, _ in pairs])
         optimizer.step()
         torch._foreach_copy_(low, high)
         method.zero_grad()
