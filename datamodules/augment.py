@@ -42,6 +42,21 @@ class Draws(NamedTuple):
         return Draws(*(None if tensor is None else function(tensor) for tensor in self))  # type: ignore[arg-type]
 
 
+class Drawn(NamedTuple):
+    """All that is random in an epoch: the order of the images (P), and what is done to them."""
+
+    order_P: Tensor
+    draws: Draws
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> Drawn:
+        """Apply ``function`` to every tensor."""
+        return Drawn(function(self.order_P), self.draws.each(function))
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors, always in the same order."""
+        return [self.order_P, *(tensor for tensor in self.draws if tensor is not None)]
+
+
 def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
     """A CPU generator for one purpose in one epoch.
 

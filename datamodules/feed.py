@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from consts import CROP_PADDING
-from datamodules.augment import Draws, draw, generator
+from datamodules.augment import Drawn, Draws, draw, generator
 from datamodules.base import Batch, DataSpec, ImageSet
 from schemas import DataArgs
 from utils import UsageError
@@ -58,7 +58,7 @@ class Feed:
                 f"--batch_size {batch_size}: there are {count} training images, so it must be at most {count}"
             )
         self.spec = spec
-        self._augment, self._seed, self._batch_size = augment, seed, batch_size
+        self.batch_size, self._augment, self._seed = batch_size, augment, seed
         self._height, self._width = spec.height, spec.width
         padding = CROP_PADDING if augment is not None and augment.random_crop else 0
         pixels_PHWC = images.images_PHWC.to(device).contiguous()
@@ -73,19 +73,24 @@ class Feed:
             values_C.float().expand(spec.width, -1).contiguous().to(device)
             for values_C in (1 / (255 * std_C), -mean_C / std_C)
         )
-        self._epoch: tuple[int, Tensor, Draws] | None = None
+        self._epoch: tuple[int, Drawn] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the split is kept, and the batches are."""
+        return self._labels_P.device
 
     @property
     def num_steps(self) -> int:
         """Batches in an epoch."""
-        count, size = self._labels_P.shape[0], self._batch_size
+        count, size = self._labels_P.shape[0], self.batch_size
         return count // size if self._augment is not None else -(-count // size)
 
     @property
     def num_images(self) -> int:
         """Images seen in an epoch."""
         count = self._labels_P.shape[0]
-        return self.num_steps * self._batch_size if self._augment is not None else count
+        return self.num_steps * self.batch_size if self._augment is not None else count
 
     def batch(self, epoch: int, step: int) -> Batch:
         """Batch ``step`` of epoch ``epoch``, a pure function of the seed and these two.
@@ -95,14 +100,21 @@ class Feed:
         """
         if not 0 <= step < self.num_steps:
             raise IndexError(f"step {step} of an epoch of {self.num_steps}")
-        part = slice(step * self._batch_size, (step + 1) * self._batch_size)
+        part = slice(step * self.batch_size, (step + 1) * self.batch_size)
         if self._augment is None:
-            pixels_BHWC, y_B = self._pixels_PHWC[part], self._labels_P[part]
-        else:
-            order_P, draws = self._drawn(epoch)
-            pixels_BHWC = self._augmented(order_P[part], draws.each(lambda drawn_P: drawn_P[part]))
-            y_B = self._labels_P[order_P[part]]
-        return Batch(self._normalised(pixels_BHWC), y_B)
+            return Batch(self._normalised(self._pixels_PHWC[part]), self._labels_P[part])
+        if self._epoch is None or self._epoch[0] != epoch:  # kept for as long as the epoch stays the same
+            self._epoch = (epoch, self.drawn(epoch).each(lambda drawn_P: drawn_P.to(self.device, non_blocking=True)))
+        return self.gather(self._epoch[1], part)
+
+    def gather(self, drawn: Drawn, part: slice | Tensor) -> Batch:
+        """The batch of the positions ``part`` in an epoch's order, of what was drawn for it and is on the device.
+
+        With positions in a tensor nothing depends on the host, so that a CUDA graph can hold it.
+        """
+        picked_B = drawn.order_P[part]
+        pixels_BHWC = self._augmented(picked_B, drawn.draws.each(lambda drawn_P: drawn_P[part]))
+        return Batch(self._normalised(pixels_BHWC), self._labels_P[picked_B])
 
     def sample(self, count: int) -> Batch:
         """``count`` images spread evenly over the split, or all where there are fewer, for a look at them.
@@ -112,9 +124,7 @@ class Feed:
         """
         if self._augment is not None:
             raise ValueError("a feed that augments has no images as they are")
-        index_B = torch.linspace(
-            0, self.num_images - 1, min(count, self.num_images), device=self._labels_P.device
-        ).long()
+        index_B = torch.linspace(0, self.num_images - 1, min(count, self.num_images), device=self.device).long()
         return Batch(self._normalised(self._pixels_PHWC[index_B]), self._labels_P[index_B])
 
     def _normalised(self, pixels_BHWC: Tensor) -> Tensor:
@@ -131,13 +141,10 @@ class Feed:
             raise ValueError("a feed without augmentation draws nothing")
         return draw(self._augment, self._seed, epoch, self._labels_P.shape[0], self._height, self._width)
 
-    def _drawn(self, epoch: int) -> tuple[Tensor, Draws]:
-        """Order and draws on the device, kept for as long as the epoch stays the same."""
-        if self._epoch is None or self._epoch[0] != epoch:
-            device = self._labels_P.device
-            order_P = epoch_order(self._seed, epoch, self._labels_P.shape[0]).to(device)
-            self._epoch = (epoch, order_P, self.draws(epoch).each(lambda drawn_P: drawn_P.to(device)))
-        return self._epoch[1:]
+    def drawn(self, epoch: int) -> Drawn:
+        """Order and draws of ``epoch``, on the CPU; for a GPU in pinned memory, from where a copy need not wait."""
+        drawn = Drawn(epoch_order(self._seed, epoch, self._labels_P.shape[0]), self.draws(epoch))
+        return drawn.each(Tensor.pin_memory) if self.device.type == "cuda" else drawn
 
     def _augmented(self, picked_B: Tensor, draws: Draws) -> Tensor:
         """Crop or resized crop, flip and erase: uint8, or float32 where scaling leaves fractions (BHWC)."""
