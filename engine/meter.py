@@ -46,21 +46,27 @@ class Meter:
         totals = totals or Totals()
         self._names = list(totals.sums)
         self._sums_M = torch.tensor(list(totals.sums.values()), dtype=torch.float64) if self._names else None
-        self._num_images = totals.num_images
+        self.num_images = totals.num_images
 
     def add(self, output: StepOutput, y_B: Tensor) -> None:
         """Count one batch of (B,) labels."""
-        size = y_B.shape[0]
-        values = dict(_sums(output, y_B))
-        sums_M = torch.stack([value.double() for value in values.values()])
-        self._names = list(values)
-        self._sums_M = sums_M if self._sums_M is None else self._sums_M.to(sums_M.device) + sums_M
-        self._num_images += size
+        self._names, sums_M = batch_sums(output, y_B)
+        if self._sums_M is None:
+            self._sums_M = sums_M
+        else:  # what a checkpoint brought is still on the host at the first step
+            self._sums_M = self._sums_M.to(sums_M.device, non_blocking=True) + sums_M
+        self.num_images += y_B.shape[0]
 
     def read(self) -> Totals:
         """The totals so far; one copy from the device."""
         values = [] if self._sums_M is None else self._sums_M.tolist()
-        return Totals(self._num_images, dict(zip(self._names, values, strict=True)))
+        return Totals(self.num_images, dict(zip(self._names, values, strict=True)))
+
+
+def batch_sums(output: StepOutput, y_B: Tensor) -> tuple[list[str], Tensor]:
+    """Names and sums over one batch of (B,) labels, (M,) in float64 on the device."""
+    values = dict(_sums(output, y_B))
+    return list(values), torch.stack([value.double() for value in values.values()])
 
 
 def _sums(output: StepOutput, y_B: Tensor) -> Iterator[tuple[str, Tensor]]:
