@@ -14,7 +14,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from loguru import logger
-from torch import nn
 
 from consts import ACCURACY, LOSS, RECONSTRUCTIONS, TEST, TRAIN, VAL, block_name, metric_name
 from datamodules.base import Batch
@@ -26,10 +25,10 @@ from engine.devices import autocast
 from engine.evaluation import evaluate
 from engine.meter import Meter, Totals
 from engine.observers import Observers
-from engine.optimizers import build_optimizer
+from engine.optimizers import build_optimizer, rate_dtype, update
 from engine.pipeline import Pipeline
 from engine.run_log import RunLog
-from engine.schedule import factor
+from engine.schedule import learning_rate
 from engine.signals import StopRequest
 from methods._base import Method
 from methods._local import LocalMethod
@@ -110,7 +109,7 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, chunk: range, index: int) -> None:
         """Take every step of ``chunk``, then read the meter once and write one line."""
         begin = time.perf_counter()
-        before = self.interval.read().num_images
+        before = self.interval.num_images
         self._take_steps(chunk)
         if self.step <= chunk[-1]:
             self._note_time(begin)
@@ -171,12 +170,7 @@ class TrainingModule(pl.LightningModule):
 
     def _update(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Step the blocks whose groups ``optimizer`` has."""
-        for group in optimizer.param_groups:
-            group["lr"] = self._learning_rate(step)
-            if self.args.optim.gradient_clip > 0:
-                nn.utils.clip_grad_norm_(group["params"], self.args.optim.gradient_clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        update(optimizer, self._learning_rate(step), self.args.optim.gradient_clip)
 
     def _advance(self, step: int) -> None:
         """Step ``step`` is done."""
@@ -185,7 +179,7 @@ class TrainingModule(pl.LightningModule):
         self.progress.advance(f"epoch {step // self.steps_per_epoch + 1}/{self.args.optim.epochs}")
 
     def _learning_rate(self, step: int) -> float:
-        return self.args.optim.learning_rate * factor(self.args.optim, step, self.num_steps)
+        return learning_rate(self.args.optim, step, self.num_steps, rate_dtype(self.feeds[TRAIN].device))
 
     def _note_time(self, begin: float) -> float:
         seconds = time.perf_counter() - begin

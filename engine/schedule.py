@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from schemas import OptimArgs
 
 ONE_CYCLE_WARMUP = 0.3  # fraction of the run, torch's `OneCycleLR` and Smith & Topin, arXiv 1708.07120
@@ -33,3 +35,8 @@ def factor(args: OptimArgs, step: int, num_steps: int) -> float:
     if args.lr_schedule == "multistep":
         return args.lr_gamma ** sum(step >= milestone * num_steps for milestone in args.lr_milestones)
     return 1.0
+
+
+def learning_rate(args: OptimArgs, step: int, num_steps: int, dtype: torch.dtype) -> float:
+    """The learning rate at ``step``, rounded to a value that ``dtype`` holds."""
+    return torch.tensor(args.learning_rate * factor(args, step, num_steps), dtype=dtype).item()

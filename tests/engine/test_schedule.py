@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.schedule import factor
+from engine.schedule import factor, learning_rate
 from schemas import OptimArgs
 
 STEPS = 40
@@ -60,3 +60,13 @@ def test_warmup_rises_to_the_peak_and_no_further(schedule: str) -> None:
 
 def test_constant_is_constant() -> None:
     assert set(ours(lr_schedule="constant")) == {1.0}
+
+
+def test_the_rate_is_one_that_its_type_holds() -> None:
+    args = OptimArgs(epochs=4, learning_rate=0.1)
+    for step in range(STEPS):
+        exact = 0.1 * factor(args, step, STEPS)
+        assert learning_rate(args, step, STEPS, torch.float64) == exact
+        rounded = learning_rate(args, step, STEPS, torch.float32)
+        assert rounded == pytest.approx(exact, rel=1e-7)
+        assert torch.tensor(rounded, dtype=torch.float32).item() == rounded
