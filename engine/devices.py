@@ -16,6 +16,7 @@ from datamodules.base import Batch
 from methods._base import Method
 from utils import UsageError
 
+CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch refuses cuBLAS where bits must be equal
 BF16_MUST_WIN_BY = 1.15  # below this the probe cannot tell the two apart reliably, and fp32 is the safer choice
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _NEVER = -1, -3, 2**31 - 1  # of malloc.h; the largest value that it takes
 
@@ -59,7 +60,12 @@ def keep_freed_memory() -> None:
 
 
 def set_determinism(deterministic: bool) -> None:
-    """Let cuDNN choose the fastest kernel, or only kernels that give equal bits every time."""
+    """Let cuDNN choose the fastest kernel, or only kernels that give equal bits every time.
+
+    Called before anything runs on a GPU, since cuBLAS reads its setting once.
+    """
+    if deterministic:
+        os.environ.setdefault(*CUBLAS_WORKSPACE)
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
 
