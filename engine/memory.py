@@ -100,6 +100,7 @@ def explain(error: BaseException, method: Method, batch: Batch, precision: str) 
     said = f"out of memory with --batch_size {size}"
     probe = Batch(batch.x_BCHW[:_PROBE], batch.y_B[:_PROBE])
     try:
+        method.to(batch.x_BCHW.device)  # Lightning moves it to the CPU when a run ends
         per_image = activation_bytes(method, probe, precision) / probe.y_B.shape[0]
         free = free_bytes(batch.x_BCHW.device)
     except (RuntimeError, MemoryError, OSError):
