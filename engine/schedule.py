@@ -7,8 +7,10 @@ depends on the history in its last bits. The formulas are theirs; the tests comp
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 
 from schemas import OptimArgs
 
@@ -37,6 +39,11 @@ def factor(args: OptimArgs, step: int, num_steps: int) -> float:
     return 1.0
 
 
+def learning_rates(args: OptimArgs, steps: Iterable[int], num_steps: int, dtype: torch.dtype) -> Tensor:
+    """The learning rate at each of ``steps``, (S,) on the CPU."""
+    return torch.tensor([args.learning_rate * factor(args, step, num_steps) for step in steps], dtype=dtype)
+
+
 def learning_rate(args: OptimArgs, step: int, num_steps: int, dtype: torch.dtype) -> float:
     """The learning rate at ``step``, rounded to a value that ``dtype`` holds."""
-    return torch.tensor(args.learning_rate * factor(args, step, num_steps), dtype=dtype).item()
+    return learning_rates(args, [step], num_steps, dtype).item()
