@@ -23,10 +23,12 @@ from engine import checkpoint
 from engine.console import Progress
 from engine.devices import autocast
 from engine.evaluation import evaluate
+from engine.graph import StepGraph, Uncapturable
 from engine.meter import Meter, Totals
 from engine.observers import Observers
-from engine.optimizers import build_optimizer, rate_dtype, update
+from engine.optimizers import build_optimizer, rate_dtype, set_rate, update
 from engine.pipeline import Pipeline
+from engine.recorders import Recorder
 from engine.run_log import RunLog
 from engine.schedule import learning_rate
 from engine.signals import StopRequest
@@ -80,6 +82,8 @@ class TrainingModule(pl.LightningModule):
         self.interval, self.epoch_totals = Meter(), Totals()
         self.progress: Progress | None = None
         self.pipeline: Pipeline | None = None
+        self.recorder: Recorder | None = None
+        self.graph: StepGraph | None = None
 
     def parallelise(self, stages: Sequence[range]) -> None:
         """Train the blocks of each of ``stages`` in a thread of its own from here on."""
@@ -97,10 +101,28 @@ class TrainingModule(pl.LightningModule):
         return self.optimizer
 
     def on_train_start(self) -> None:
-        """Take the signals back from Lightning, and start the clock."""
+        """Take the signals back from Lightning, start the clock, and record a step where that is wanted."""
         self.stop.install()
         self.progress = Progress(self.num_steps, self.step, self.args.run.progress_bar)
         self._clock = time.monotonic() - self.time_s
+        if self.recorder is not None:
+            self._record(self.recorder)
+
+    def _record(self, recorder: Recorder) -> None:
+        """Take the steps as replays of one recording from here on; where that cannot be, as before.
+
+        Raises:
+            UserError: it cannot be, and ``--cuda_graph on`` asks for it.
+        """
+        begin = time.perf_counter()
+        try:
+            self.graph = StepGraph(self.args, self.method, self.feeds[TRAIN], self.optimizer, recorder, self.step)
+        except Uncapturable as error:
+            if self.args.run.cuda_graph == "on":
+                raise UserError(f"--cuda_graph on: a training step cannot be captured: {error}") from error
+            logger.info(f"Steps: eager, since one cannot be captured: {error}")
+        else:
+            logger.info(f"Steps: one CUDA graph each (recorded in {time.perf_counter() - begin:.1f} s)")
 
     def transfer_batch_to_device(self, batch: range, device: torch.device, dataloader_idx: int) -> range:
         """A chunk is a range of step numbers; the images are on the device already."""
@@ -131,10 +153,19 @@ class TrainingModule(pl.LightningModule):
             before = self.interval.read()
             self.interval = Meter(self.pipeline.run(chunk, self._batch_unless_stopped, before, self._advance))
             return
+        if self.graph is not None:
+            self._replay_steps(self.graph, chunk)
+            return
         for step in chunk:
             self._take_step(step)
             if self.stop.exit_code is not None:
                 return
+
+    def _replay_steps(self, graph: StepGraph, chunk: range) -> None:
+        """Take the steps of ``chunk``, and leave optimiser and generators as the last of them would by itself."""
+        self.interval = Meter(graph.run(chunk, self.interval.read(), self._advance, lambda: bool(self.stop.exit_code)))
+        set_rate(self.optimizer, self._learning_rate(self.step - 1))
+        self._seed_step(self.step - 1)
 
     def _batch_unless_stopped(self, step: int) -> Batch | None:
         return self._batch(step) if self.stop.exit_code is None else None
@@ -161,8 +192,11 @@ class TrainingModule(pl.LightningModule):
 
     def _batch(self, step: int) -> Batch:
         """The batch of a step; what is drawn for it as a whole depends on the step, not on the history."""
-        torch.manual_seed(_mix(self.args.optim.seed, step))
+        self._seed_step(step)
         return self.feeds[TRAIN].batch(step // self.steps_per_epoch, step % self.steps_per_epoch)
+
+    def _seed_step(self, step: int) -> None:
+        torch.manual_seed(_mix(self.args.optim.seed, step))
 
     def _seed_block(self, index: int, step: int) -> None:
         key = _mix(_mix(self.args.optim.seed, step), index * 2**16)  # a block that was joined of many has many keys

@@ -23,6 +23,7 @@ from diagnostics.receptive_field import receptive_fields
 from engine import checkpoint, memory
 from engine.console import last_words, log_to_file
 from engine.devices import choose_precision, compile_blocks, keep_freed_memory, set_determinism
+from engine.graph import choose_recorder
 from engine.module import Chunks, TrainingModule
 from engine.observers import Observers
 from engine.partition import choose_stages
@@ -91,6 +92,7 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
         held.enter_context(RunFolder(job.resume).locked())
         state = checkpoint.load_newest(RunFolder(job.resume).checkpoints, logger.warning)
     set_determinism(job.args.optim.deterministic)
+    recorder, why_not = choose_recorder(job.args, job.device)
     if job.device.type == "cpu":
         keep_freed_memory()
     method = job.method.to(job.device).to(memory_format=torch.channels_last)
@@ -106,7 +108,10 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
             module.restore(state)
         if stages:  # after it, since loading a state gives the optimiser new groups
             module.parallelise(stages)
+        module.recorder = recorder
         _introduce(module, job.device, resuming=state is not None)
+        if recorder is None:
+            logger.info(f"Steps: eager ({why_not})")
         return _fit(module, job.device)
 
 
@@ -196,6 +201,7 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
     except Exception as error:
         if not memory.is_out_of_memory(error):
             raise
+        module.graph = None  # the memory that it holds counts as free
         batch = module.feeds[TRAIN].batch(0, 0)
         too_much = memory.explain(error, module.method, batch, module.args.run.precision)
         problem = str(too_much)
@@ -206,7 +212,7 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
         if module.pipeline is not None:
             logger.info(f"Stages worked {module.pipeline.balance:.0%} of the busiest one's time")
             module.pipeline.close()
-        summary = _summarise(module, status) | {"error": problem}
+        summary = _summarise(module, status, device) | {"error": problem}
         try:
             folder.update_summary(**summary)
         except UserError as error:  # it must not take the place of what ended the run
@@ -244,11 +250,10 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _summarise(module: TrainingModule, status: str) -> dict[str, Any]:
+def _summarise(module: TrainingModule, status: str, device: torch.device) -> dict[str, Any]:
     epochs = module.run_log.folder.epochs()
     final = epochs[-1] if epochs else {}
     num_blocks = module.method.backbone.num_blocks
-    device = next(module.method.parameters()).device
     return {
         "status": status,
         "best_test_accuracy": module.best["test"],

@@ -127,6 +127,10 @@ class RunArgs(Section):
         None, "blocks of every stage, as 0-2,3-7", shown="measured", needs=PARALLEL
     )
     compile: bool = setting(False, "compile every block with torch.compile (minutes at the start)")
+    cuda_graph: Literal["auto", "on", "off"] = setting(
+        "auto",
+        "run a whole training step as one CUDA graph, with the same bits; auto: on a GPU, where a step allows it",
+    )
     path: str = setting("experiments", "folder of the run folders", min_length=1, pattern=_NO_NUL)
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=100)] = setting(
         "", "letters, digits, dots, dashes and underscores to add to the run folder's name"

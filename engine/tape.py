@@ -1,0 +1,75 @@
+"""The twin of a CUDA graph on a CPU: the operations of a step are written down once, and repeated without its code.
+
+So the tests see what a graph would do. Whatever a step reads from the host is frozen at its value during the recording,
+and shows as other bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from engine.recorders import NUM_WARM_UP, Step
+
+
+class Call(NamedTuple):
+    """One operation with what it was given, and the tensors that its results go to (None: it wrote in place)."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    targets: list[Tensor | None]
+
+
+class Tape:
+    """A `Recorder` for the CPU; all intermediate tensors of a step stay in memory."""
+
+    def warm_up(self, step: Step) -> None:
+        """Call ``step`` `NUM_WARM_UP` times."""
+        for _ in range(NUM_WARM_UP):
+            step()
+
+    def capture(self, step: Step) -> Step:
+        """Call ``step`` once more and give back what repeats its operations."""
+        with _Writer() as writer:
+            step()
+        return lambda: _repeat(writer.calls)
+
+
+class _Writer(TorchDispatchMode):
+    """Writes down every operation, those of the backward pass included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Compute, and keep tensors without their graphs."""
+        out = func(*args, **(kwargs or {}))
+        given_args, given_kwargs = tree_map_only(Tensor, Tensor.detach, (args, kwargs or {}))
+        known = {_storage(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        targets = [None if _storage(result) in known else result.detach() for result in results]
+        self.calls.append(Call(func, given_args, given_kwargs, targets))
+        return out
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+@torch.no_grad()
+def _repeat(calls: list[Call]) -> None:
+    for function, args, kwargs, targets in calls:
+        out = function(*args, **kwargs)
+        results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        for target, result in zip(targets, results, strict=True):
+            if target is not None:
+                target.copy_(result)

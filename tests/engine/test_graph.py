@@ -1,0 +1,272 @@
+"""Steps that were recorded once and are repeated without the host give the bits of the module's own loop.
+
+On a CPU `engine.tape` records in place of a CUDA graph: the same program and the same chunks.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from datamodules.base import DataSpec, ImageSet
+from datamodules.feed import Feed
+from engine.graph import StepGraph, Uncapturable, choose_recorder, obstacle
+from engine.meter import Totals
+from engine.module import TrainingModule
+from engine.optimizers import build_optimizer
+from engine.recorders import no_waiting
+from engine.tape import Tape
+from methods._base import Method
+from methods.bp import BackPropagation
+from schemas import Args, build_args
+from tests.conftest import CASES, CLASSES, make_method
+from tests.engine.test_pipeline import after
+from tests.engine.test_run import without_times
+from utils import UsageError
+
+SGD = "--optimizer_type SGD --momentum 0.9 --weight_decay 0.001 --lr_schedule one_cycle"
+RUNS = {
+    "bp": f"--bp {SGD} --random_crop --random_horizontal_flip",
+    "dgl": f"--dgl {SGD} --random_crop --random_horizontal_flip --random_erasing --gradient_clip 0.5",
+    "dgl bf16": f"--dgl {SGD} --precision bf16 --random_crop",
+    "bp bf16 adam": "--bp --precision bf16 --optimizer_type Adam --learning_rate 0.001",
+    "predsim adam": "--predsim --optimizer_type Adam --learning_rate 0.001 --random_resized_crop --random_erasing",
+    "dni adamw": "--dni --optimizer_type AdamW --learning_rate 0.001 --lr_schedule cosine --warmup_epochs 0.5",
+    "fa": f"--fa {SGD} --no_nesterov",
+    "no momentum": "--bp --momentum 0 --no_nesterov --lr_schedule multistep",
+}
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From its call on steps are recorded also on a CPU, and none may be taken in another way."""
+
+    def use() -> None:
+        monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, device: (Tape(), ""))
+        monkeypatch.setattr(TrainingModule, "_take_step", lambda self, step: pytest.fail("an eager step"))
+
+    return use
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_recorded_run_has_the_bits_of_an_eager_one(run, same, recorded, capsys, name: str) -> None:
+    words = [*RUNS[name].split(), "--epochs", "2"]
+    assert run(*words) == 0
+    assert "Steps: eager (CUDA graphs need a GPU)" in capsys.readouterr().out
+    whole, records, generator = run.state(), without_times(run.records()), torch.get_rng_state()
+    recorded()
+    assert run(*words) == 0
+    assert "Steps: one CUDA graph each" in capsys.readouterr().out
+    same(whole, run.state())
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert without_times(run.records()) == records
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+@pytest.mark.parametrize("step", [0, 6])
+def test_either_path_goes_on_with_the_other(run, same, monkeypatch: pytest.MonkeyPatch, optimizer, step: int) -> None:
+    words = ["--dgl", "--random_crop", "--optimizer_type", optimizer, "--learning_rate", "0.01"]
+    run(*words)
+    whole, records = run.state(), without_times(run.records())
+    for first, second in ((None, Tape()), (Tape(), None)):
+        monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, device, way=first: (way, "off"))
+        with monkeypatch.context() as patch:
+            after(step, patch)
+            assert run(*words) == 143
+        folder = run.last
+        monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, device, way=second: (way, "off"))
+        assert run.resume(str(folder), "--cuda_graph", "off") == 0
+        same(whole, run.state(folder))
+        assert without_times(run.records(folder)) == records
+
+
+def make_feed(device: str = "cpu", batch_size: int = 6) -> Feed:
+    source = torch.Generator().manual_seed(3)
+    images = torch.randint(256, (40, 8, 8, 3), dtype=torch.uint8, generator=source)
+    labels = torch.randint(len(CLASSES), (40,), generator=source)
+    spec = DataSpec("test", 3, 8, 8, CLASSES, (0.5,) * 3, (0.5,) * 3)
+    return Feed(ImageSet(images, labels), spec, batch_size, torch.device(device), augment=small_args().data, seed=1)
+
+
+def small_args(**settings: object) -> Args:
+    return build_args({"random_crop": True, "random_erasing": True, "epochs": 2, "precision": "fp32"} | settings)
+
+
+def everything(method: Method, optimizer: torch.optim.Optimizer) -> dict:
+    return copy.deepcopy({"method": method.state_dict(), "optimizer": optimizer.state_dict()})
+
+
+@pytest.mark.parametrize("optimizer_type", ["SGD", "Adam"])
+@pytest.mark.parametrize("loaded", [False, True])
+def test_recording_leaves_no_trace(same, optimizer_type: str, loaded: bool) -> None:
+    args, method = small_args(optimizer_type=optimizer_type), make_method("dgl").float()
+    feed, optimizer = make_feed(), build_optimizer(args.optim, method)
+    if loaded:
+        method.fill_grads(feed.batch(0, 0))
+        optimizer.step()
+        optimizer.zero_grad()
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    before, generator = everything(method, optimizer), torch.get_rng_state()
+    places = {name: value.data_ptr() for name, value in method.state_dict().items()}
+    StepGraph(args, method, feed, optimizer, Tape(), step=11)
+    now = everything(method, optimizer)
+    same(before["method"], now["method"])
+    same(before["optimizer"]["param_groups"], now["optimizer"]["param_groups"])
+    if loaded:
+        same(before["optimizer"]["state"], now["optimizer"]["state"])
+    else:
+        values = [value for entry in now["optimizer"]["state"].values() for value in entry.values()]
+        assert values and not any(value.any() for value in values)
+    assert places == {name: value.data_ptr() for name, value in method.state_dict().items()}
+    assert all(parameter.grad is None for parameter in method.parameters())
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_method_can_be_recorded(same, case: str) -> None:
+    """In every case of the contract tests; the first steps of an epoch, and one of the next."""
+    args, feed, steps = small_args(), make_feed(), (range(3), range(3, 6), range(6, 7))
+    one, other = make_method(case).float(), make_method(case).float()
+    optimizers = [build_optimizer(args.optim, method) for method in (one, other)]
+    graph, totals = StepGraph(args, one, feed, optimizers[0], Tape(), step=0), Totals()
+    module = eager(args, other, feed, optimizers[1])
+    for chunk in steps:
+        totals = graph.run(chunk, totals, lambda step: None, lambda: False)
+        for step in chunk:
+            module._take_step(step)
+    assert totals == module.interval.read()
+    same(one.state_dict(), other.state_dict())
+
+
+def eager(args: Args, method: Method, feed: Feed, optimizer: torch.optim.Optimizer) -> TrainingModule:
+    """The module's own loop, with nothing around it."""
+    module = TrainingModule(args, method, {"train": feed}, None, None, None)
+    module.optimizer = optimizer
+    module._advance = lambda step: None
+    return module
+
+
+def test_a_replay_runs_none_of_the_steps_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the twin would hide what a CUDA graph shows."""
+    method, seen = make_method("bp").float(), []
+    fill = BackPropagation.fill_grads
+
+    def counting(self: BackPropagation, batch):
+        seen.append(len(seen))
+        return fill(self, batch)
+
+    monkeypatch.setattr(BackPropagation, "fill_grads", counting)
+    args, feed = small_args(), make_feed()
+    graph = StepGraph(args, method, feed, build_optimizer(args.optim, method), Tape(), step=0)
+    recorded = len(seen)
+    graph.run(range(4), Totals(), lambda step: None, lambda: False)
+    assert len(seen) == recorded
+
+
+def draw(self: BackPropagation, batch, fill=BackPropagation.fill_grads):
+    return fill(self, batch._replace(x_BCHW=batch.x_BCHW + torch.rand(1)))
+
+
+def test_a_method_that_draws_random_numbers_goes_the_eager_way(run, same, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(BackPropagation, "fill_grads", draw)
+    run("--bp")
+    whole = run.state()
+    capsys.readouterr()
+    monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, device: (Tape(), ""))
+    assert run("--bp") == 0
+    line = "Steps: eager, since one cannot be captured: its method draws random numbers in a step"
+    assert line in capsys.readouterr().out
+    same(whole, run.state())
+
+
+class Refuses(Tape):
+    """Fails as a capture does: the end of it raises an error of its own."""
+
+    def capture(self, step):
+        try:
+            step()
+            raise RuntimeError("operation not permitted\nand many lines")
+        finally:
+            raise RuntimeError("capture was invalidated")
+
+
+def test_a_capture_that_fails_is_named_and_changes_nothing(run, same, monkeypatch, capsys) -> None:
+    run("--dgl")
+    whole = run.state()
+    capsys.readouterr()
+    monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, device: (Refuses(), ""))
+    assert run("--dgl") == 0
+    assert "eager, since one cannot be captured: operation not permitted\n" in capsys.readouterr().out
+    same(whole, run.state())
+    assert run("--dgl", "--cuda_graph", "on") == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "--cuda_graph on: a training step cannot be captured: operation not permitted" in line
+    assert run.summary()["status"] == "failed"
+
+
+def test_a_graph_that_is_asked_for_needs_a_gpu(run, capsys) -> None:
+    assert run("--cuda_graph", "on") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "--cuda_graph on: CUDA graphs need a GPU" in line
+    assert run.folders == []
+
+
+def test_what_the_settings_rule_out_is_known_before_a_run() -> None:
+    device = torch.device("cuda:0")
+    assert obstacle(small_args(), device) == ""
+    assert "--dropout_prob" in obstacle(small_args(dropout_prob=0.1), device)
+    assert "--layer_parallel" in obstacle(small_args(method="dgl", layer_parallel="threads"), device)
+    assert choose_recorder(small_args(cuda_graph="off"), device) == (None, "--cuda_graph off")
+    with pytest.raises(UsageError, match="--cuda_graph on: the host draws the masks of --dropout_prob"):
+        choose_recorder(small_args(cuda_graph="on", dropout_prob=0.1), device)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", RUNS)
+def test_a_graph_gives_the_bits_of_an_eager_run_on_a_gpu(run, same, capsys, name: str) -> None:
+    words = [*RUNS[name].split(), "--epochs", "2", "--device", "cuda:0", "--deterministic"]
+    try:
+        assert run(*words, "--cuda_graph", "off") == 0
+        whole, records = run.state(), without_times(run.records())
+        assert run(*words, "--cuda_graph", "on") == 0
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert "Steps: one CUDA graph each" in capsys.readouterr().out
+    same(whole, run.state())
+    assert without_times(run.records()) == records
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("case", CASES)
+def test_no_path_waits_for_a_gpu_inside_a_chunk(case: str) -> None:
+    device, args = torch.device("cuda:0"), small_args()
+    feed, method = make_feed("cuda:0"), make_method(case).float().to(device)
+    optimizer = build_optimizer(args.optim, method)
+    recorder, _ = choose_recorder(args, device)
+    graph = StepGraph(args, method, feed, optimizer, recorder, step=0)
+    module = eager(args, method, feed, optimizer)
+    module._take_step(0)
+    with no_waiting():  # across the end of an epoch
+        for step in (4, 5, 6, 7):
+            module._take_step(step)
+            graph._program.begin(step, Totals())
+            graph._replay()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_method_that_waits_for_a_gpu_is_found_before_the_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(self: BackPropagation, batch, fill=BackPropagation.fill_grads):
+        output = fill(self, batch)
+        output.losses[-1].item()
+        return output
+
+    monkeypatch.setattr(BackPropagation, "fill_grads", read)
+    device, args = torch.device("cuda:0"), small_args()
+    method = make_method("bp").float().to(device)
+    recorder, _ = choose_recorder(args, device)
+    with pytest.raises(Uncapturable, match="synchronizing"):
+        StepGraph(args, method, make_feed("cuda:0"), build_optimizer(args.optim, method), recorder, step=0)
+    torch.cuda.empty_cache()  # which torch 2.11 refuses after a capture that failed
