@@ -94,10 +94,10 @@ class StepGraph:
             except RuntimeError as error:
                 raise Uncapturable(_first_cause(error)) from error
 
-    def run(
+    def launch(
         self, steps: range, before: Totals, advance: Callable[[int], None], is_stopped: Callable[[], bool]
-    ) -> Totals:
-        """Take ``steps``, all of one epoch, or those up to a stop, and wait for the device.
+    ) -> int:
+        """Take ``steps``, all of one epoch, or those up to a stop, without waiting for the device.
 
         Args:
             steps: their numbers in the run.
@@ -106,7 +106,7 @@ class StepGraph:
             is_stopped: asked after every step.
 
         Returns:
-            The totals.
+            How many were taken.
         """
         self._program.begin(steps[0], before)
         for step in steps:
@@ -114,7 +114,14 @@ class StepGraph:
             advance(step)
             if is_stopped():
                 break
-        return self._program.totals(before.num_images + (step + 1 - steps[0]) * self._batch_size)
+        return step + 1 - steps[0]
+
+    def run(
+        self, steps: range, before: Totals, advance: Callable[[int], None], is_stopped: Callable[[], bool]
+    ) -> Totals:
+        """As `launch`, but wait for the device, and return the totals."""
+        count = self.launch(steps, before, advance, is_stopped)
+        return self._program.totals(before.num_images + count * self._batch_size)
 
 
 @contextlib.contextmanager

@@ -252,8 +252,7 @@ def test_no_path_waits_for_a_gpu_inside_a_chunk(case: str) -> None:
     with no_waiting():  # across the end of an epoch
         for step in (4, 5, 6, 7):
             module._take_step(step)
-            graph._program.begin(step, Totals())
-            graph._replay()
+            graph.launch(range(step, step + 1), Totals(), lambda step: None, lambda: False)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
