@@ -1,4 +1,4 @@
-"""``python -m benchmarks [throughput|memory|input|start|tax|pipeline|accuracy]``.
+"""``python -m benchmarks [throughput|memory|input|start|tax|pipeline|accuracy|gpu]``.
 
 Without a name the first five, one after another. Everything else on the machine should be at rest.
 """
@@ -11,12 +11,12 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import accuracy, feeding, memory, pipeline, start, tax, throughput
+from benchmarks import accuracy, feeding, gpu, memory, pipeline, start, tax, throughput
 from benchmarks.peers import PEERS
 
 BENCHMARKS = {
     "throughput": throughput, "memory": memory, "input": feeding, "start": start, "tax": tax,
-    "pipeline": pipeline, "accuracy": accuracy,
+    "pipeline": pipeline, "accuracy": accuracy, "gpu": gpu,
 }  # fmt: skip
 ALL = ("throughput", "memory", "input", "start", "tax")
 
@@ -34,6 +34,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--num_stages", type=int, default=2, help="of pipeline")
     parser.add_argument("--data_dir", default="data/cifar10-jpeg", help="of accuracy: an image tree of CIFAR-10")
     parser.add_argument("--target", type=float, default=60.0, help="of accuracy: percent of the test images")
+    parser.add_argument("--device", default="cuda", help="of gpu; on a cpu it only shows that the bits are equal")
     parser.add_argument("--out", type=Path, default=Path("experiments/benchmarks"), help="where CSV and chart go")
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     return parser.parse_args()
