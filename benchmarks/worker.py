@@ -29,8 +29,11 @@ def check_batches(setting: Setting) -> Batches:
 def _serve(connection: Connection, name: str) -> None:
     """In the child: do what is asked for until ``end``."""
     try:
+        from loguru import logger
+
         from benchmarks import calibrate, peers
 
+        logger.remove()  # the tables are the only thing to read
         connection.send(None)
         while (order := connection.recv()) != "end":
             if isinstance(order, Setting):

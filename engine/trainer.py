@@ -110,7 +110,7 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
             module.parallelise(stages)
         module.recorder = recorder
         _introduce(module, job.device, resuming=state is not None)
-        if recorder is None:
+        if recorder is None and job.device.type == "cuda":
             logger.info(f"Steps: eager ({why_not})")
         return _fit(module, job.device)
 

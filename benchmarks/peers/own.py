@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from loguru import logger
 
 import methods
 from benchmarks.peers import Batches, Setting
@@ -35,6 +34,8 @@ CPU = torch.device("cpu")
 class _Given:
     """A feed of batches that are known."""
 
+    device = CPU
+
     def __init__(self, batches: Batches) -> None:
         self.batches, self.num_steps = batches, len(batches)
 
@@ -59,7 +60,6 @@ class Own:
         splits = Splits(train, None, train, spec)
         torch.manual_seed(0)
         method = methods.load(args.method.method)(args.method, build_backbone(args.model, spec), spec)
-        logger.disable("engine")
         set_determinism(False)
         keep_freed_memory()
         method.to(memory_format=torch.channels_last)
