@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from consts import NETWORKS, POOL, Layout
+from layers.convolution import Conv2d
+from layers.pooling import AvgPool2d
 from schemas import ModelArgs
 from utils import UsageError
 
@@ -111,7 +113,7 @@ def convolutional_block(
     """Conv-BN-ReLU(-Dropout)(-MaxPool). Without ``channels`` only its pool."""
     features: nn.Module = nn.Identity()
     if channels is not None:
-        convolution = nn.Conv2d(
+        convolution = Conv2d(
             in_shape.channels,
             channels,
             kernel_size,
@@ -137,7 +139,7 @@ class Residual(nn.Module):
         self.new_channels, self.stride = channels - in_channels, 2 if halve else 1
 
         def convolution(in_channels: int, stride: int) -> nn.Module:
-            return nn.Conv2d(in_channels, channels, 3, stride, padding=1, padding_mode=args.padding_mode, bias=False)
+            return Conv2d(in_channels, channels, 3, stride, padding=1, padding_mode=args.padding_mode, bias=False)
 
         self.body = nn.Sequential(
             convolution(in_channels, self.stride),
@@ -160,7 +162,7 @@ def residual_block(in_shape: Shape, channels: int | None, halve: bool, args: Mod
     if channels is None:
         return convolutional_block(in_shape, None, 3, halve, args)
     height, width = (-(-side // 2) if halve else side for side in (in_shape.height, in_shape.width))
-    dropout = nn.Dropout(args.dropout_prob) if args.dropout_prob > 0 else nn.Identity()
+    dropout = Dropout(args.dropout_prob) if args.dropout_prob > 0 else nn.Identity()
     features = Residual(in_shape.channels, channels, halve, args)
     return Block(features, Shape(channels, height, width), dropout, nn.Identity())
 
@@ -232,7 +234,7 @@ def build_backbone(args: ModelArgs, spec: InputSpec, num_skipped_blocks: int = 0
     shape = blocks[-1].out_shape
     average: list[nn.Module] = []
     if layout.residual:
-        average, shape = [nn.AvgPool2d((shape.height, shape.width))], Shape(shape.channels, 1, 1)
+        average, shape = [AvgPool2d((shape.height, shape.width))], Shape(shape.channels, 1, 1)
     assert args.mlp_n_hidden_layers is not None and args.mlp_hidden_dim is not None  # resolved by the schema
     classifier = mlp(shape.num_features, spec.num_classes, args.mlp_n_hidden_layers, args.mlp_hidden_dim)
     return Backbone(blocks, nn.Sequential(*average, *classifier))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from layers.convolution import Conv2d
+from layers.pooling import AvgPool2d
 from model import Shape, mlp
 
 DIM_IN_DECODER = 2048  # anokland/local-loss, CIFAR-10 runs of VGG8b and VGG11b
@@ -21,7 +23,7 @@ def average_pool(shape: Shape, size: int) -> tuple[nn.Module, Shape]:
     height, width = min(shape.height, size), min(shape.width, size)
     strides = (shape.height // height, shape.width // width)
     kernels = (shape.height - (height - 1) * strides[0], shape.width - (width - 1) * strides[1])
-    return nn.AvgPool2d(kernels, strides), Shape(shape.channels, height, width)
+    return AvgPool2d(kernels, strides), Shape(shape.channels, height, width)
 
 
 def flatten_mlp(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_dim: int) -> nn.Module:
@@ -33,7 +35,7 @@ def convolutional(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_d
     """Conv 3x3 - BN - ReLU - MaxPool 2x2, then `flatten_mlp` (AlonNT/Thesis, commit e250921)."""
     channels = shape.channels
     layers: list[nn.Module] = [
-        nn.Conv2d(channels, channels, 3, padding=1),
+        Conv2d(channels, channels, 3, padding=1),
         nn.BatchNorm2d(channels),
         nn.ReLU(inplace=True),
     ]
@@ -59,7 +61,7 @@ def mlp_sr(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_dim: int
     pool, small = average_pool(shape, max(quarter, 2))  # theirs pools a 4x4 map to one pixel and copies it to 2x2 later
     layers: list[nn.Module] = [pool]
     for _ in range(3):
-        convolution = nn.Conv2d(shape.channels, shape.channels, 1, bias=False)
+        convolution = Conv2d(shape.channels, shape.channels, 1, bias=False)
         layers += [convolution, nn.BatchNorm2d(shape.channels), nn.ReLU(inplace=True)]
     pool, small = average_pool(small, 2)
     layers += [pool, nn.Flatten()]
@@ -80,7 +82,7 @@ def one_convolution(shape: Shape, num_classes: int, n_hidden_layers: int, hidden
     channels, stride = (2 * shape.channels, 2) if large else (shape.channels, 1)
     pool, small = average_pool(Shape(channels, -(-shape.height // stride), -(-shape.width // stride)), 1)
     return nn.Sequential(
-        nn.Conv2d(shape.channels, channels, 3, stride, padding=1, bias=False),
+        Conv2d(shape.channels, channels, 3, stride, padding=1, bias=False),
         nn.BatchNorm2d(channels),
         nn.ReLU(inplace=True),
         pool,
@@ -101,7 +103,7 @@ def pool_to_at_most(shape: Shape, num_features: int) -> tuple[nn.Module, Shape]:
             kernels[axis] = min(2 * kernels[axis], sides[axis])
             sizes[axis] = -(-sides[axis] // kernels[axis])
         axis = 1 - axis
-    pool = nn.Identity() if kernels == [1, 1] else nn.AvgPool2d((kernels[0], kernels[1]), ceil_mode=True)
+    pool = nn.Identity() if kernels == [1, 1] else AvgPool2d((kernels[0], kernels[1]), ceil_mode=True)
     return pool, Shape(channels, sizes[0], sizes[1])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from layers.convolution import Conv2d
 from model import Shape
 
 
@@ -23,7 +24,7 @@ def decoder(shape: Shape, image: Shape, upsample_type: str | None) -> nn.Module:
         channels = max(shape.channels // 2, 1)
         layers += [UPSAMPLERS[upsample_type](shape.channels, channels), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
         shape = Shape(channels, 2 * shape.height, 2 * shape.width)
-    layers.append(nn.Conv2d(shape.channels, image.channels, 1))
+    layers.append(Conv2d(shape.channels, image.channels, 1))
     return nn.Sequential(*layers)
 
 
@@ -31,10 +32,10 @@ def small_decoder(shape: Shape, image: Shape) -> nn.Module:
     """InfoPro's decoder (arXiv 2101.10832) without its sigmoid: interpolate, Conv 3x3 to 12 - BN - ReLU - Conv 3x3."""
     return nn.Sequential(
         nn.Upsample((image.height, image.width), mode="bilinear", align_corners=True),
-        nn.Conv2d(shape.channels, 12, 3, padding=1, bias=False),
+        Conv2d(shape.channels, 12, 3, padding=1, bias=False),
         nn.BatchNorm2d(12),
         nn.ReLU(inplace=True),
-        nn.Conv2d(12, image.channels, 3, padding=1),
+        Conv2d(12, image.channels, 3, padding=1),
     )
 
 
@@ -48,7 +49,7 @@ def bilinear(in_channels: int, out_channels: int) -> nn.Module:
 
     A 1x1 convolution and an interpolation commute, and in this order the convolution has a quarter of the work.
     """
-    convolution = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+    convolution = Conv2d(in_channels, out_channels, 1, bias=False)
     return nn.Sequential(convolution, nn.Upsample(scale_factor=2, mode="bilinear"))
 
 

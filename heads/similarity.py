@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from torch import nn
 
+from layers.convolution import Conv2d
 from model import Shape
 
 
 def similarity_convolution(shape: Shape) -> nn.Module:
     """Conv 3x3 to as many channels, without bias: g of Nokland & Eidnes 2019 (arXiv 1901.06656)."""
-    return nn.Conv2d(shape.channels, shape.channels, 3, padding=1, bias=False)
+    return Conv2d(shape.channels, shape.channels, 3, padding=1, bias=False)
 
 
 def similarity_linear(num_features: int) -> nn.Module:

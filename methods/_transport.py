@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from layers.convolution import Conv2d
 from utils import UsageError
 
 
@@ -71,7 +72,7 @@ class FeedbackLinear(nn.Linear):
         return _Detour.apply(out, input, self.B, _pull_linear)
 
 
-class FeedbackConv2d(nn.Conv2d):
+class FeedbackConv2d(Conv2d):
     """A convolution whose input gradient is the transposed convolution with ``B``.
 
     Attributes:
@@ -85,16 +86,19 @@ class FeedbackConv2d(nn.Conv2d):
         if not input.requires_grad:
             return super().forward(input)
         padding = self.padding
-        if self.padding_mode != "zeros" or isinstance(padding, str):
-            # As `nn.Conv2d` does it; the padding's own backward pass is exact.
+        if self.padding_mode == "zeros" and not isinstance(padding, str):
+            out = super().forward(input.detach())
+        else:  # As `nn.Conv2d` does it; the padding's own backward pass is exact.
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode), (0, 0)
-        out = F.conv2d(input.detach(), self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+            out = F.conv2d(input.detach(), self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
         pull = partial(_pull_conv2d, geometry=(self.stride, padding, self.dilation), groups=self.groups)
         return _Detour.apply(out, input, self.B, pull)
 
 
-FORMS: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: FeedbackLinear, nn.Conv2d: FeedbackConv2d}
+FORMS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Linear: FeedbackLinear, nn.Conv2d: FeedbackConv2d, Conv2d: FeedbackConv2d,
+}  # fmt: skip
 
 
 def add_feedback(root: nn.Module) -> None:
@@ -117,5 +121,5 @@ def add_feedback(root: nn.Module) -> None:
         elif next(layer.parameters(recurse=False), None) is not None and not isinstance(layer, _BatchNorm):
             raise UsageError(
                 f"a layer of type {kind.__name__} has weights but no feedback form; there is one for "
-                + " and ".join(form.__name__ for form in FORMS)
+                + " and ".join(sorted({form.__name__ for form in FORMS}))
             )

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent
 # Low to high. Rooms of one rank do not import each other; `reports` and `cli` see settings and files, never the
 # network.
 RANKS = [
-    {"consts", "utils"}, {"sections"}, {"schemas", "reports"}, {"cli", "model", "datamodules"}, {"heads", "objectives"},
-    {"methods"}, {"diagnostics"}, {"engine"}, {"sweeps"}, {"main", "benchmarks"},
+    {"consts", "utils"}, {"sections", "layers"}, {"schemas", "reports"}, {"cli", "model", "datamodules"},
+    {"heads", "objectives"}, {"methods"}, {"diagnostics"}, {"engine"}, {"sweeps"}, {"main", "benchmarks"},
 ]  # fmt: skip
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 FILES = [
