@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from methods._base import Method
 from schemas import OptimArgs
@@ -22,6 +26,37 @@ def build_optimizer(args: OptimArgs, method: Method) -> torch.optim.Optimizer:
         )  # fmt: skip
     kind = torch.optim.Adam if args.optimizer_type == "Adam" else torch.optim.AdamW
     return kind(groups, lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)
+
+
+class MemoryOrder(TorchDispatchMode):
+    """Inside it, a fused kernel on a CPU is given convolutions' weights in the order in which they lie in memory.
+
+    It goes through contiguous tensors only, and copies weights, gradients and buffers that are channels_last: over half
+    of the optimiser's time on a VGG. What it computes is the same.
+    """
+
+    def __torch_dispatch__(
+        self, function: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if function in _FUSED:
+            last = [_is_channels_last(parameter) for parameter in args[0]]
+            args = [_in_memory_order(value, last) if isinstance(value, list) else value for value in args]
+        return function(*args, **(kwargs or {}))
+
+
+_FUSED = (torch.ops.aten._fused_sgd_.default, torch.ops.aten._fused_adam_.default, torch.ops.aten._fused_adamw_.default)
+
+
+def _is_channels_last(value: Tensor) -> bool:
+    return value.device.type == "cpu" and value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
+
+
+def _in_memory_order(values: list[Tensor], last: list[bool]) -> list[Tensor]:
+    """Tensors of one kind, one for each parameter; a step count has no order."""
+    return [
+        value.permute(0, 2, 3, 1) if is_last and value.dim() == 4 else value
+        for value, is_last in zip(values, last, strict=len(values) > 0)
+    ]
 
 
 def rate_dtype(device: torch.device) -> torch.dtype:
@@ -44,5 +79,6 @@ def update(optimizer: torch.optim.Optimizer, rate: float | Tensor, gradient_clip
     if gradient_clip > 0:
         for group in optimizer.param_groups:
             nn.utils.clip_grad_norm_(group["params"], gradient_clip)
-    optimizer.step()
+    with MemoryOrder():
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)
