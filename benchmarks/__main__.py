@@ -1,6 +1,6 @@
-"""``python -m benchmarks [throughput|memory|input|start|tax|pipeline|accuracy|gpu]``.
+"""``python -m benchmarks [throughput|memory|input|tax|pipeline|accuracy|gpu]``.
 
-Without a name the first five, one after another. Everything else on the machine should be at rest.
+Without a name the first three, one after another. Everything else on the machine should be at rest.
 """
 
 from __future__ import annotations
@@ -9,29 +9,44 @@ import argparse
 import platform
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, feeding, gpu, memory, pipeline, start, tax, throughput
-from benchmarks.peers import PEERS
+from benchmarks import accuracy, feeding, memory, on_gpu, pipeline, tax, throughput
+from benchmarks.peers import PEERS, known
+from consts import NETWORKS
 
 BENCHMARKS = {
-    "throughput": throughput, "memory": memory, "input": feeding, "start": start, "tax": tax,
-    "pipeline": pipeline, "accuracy": accuracy, "gpu": gpu,
+    "throughput": throughput, "memory": memory, "input": feeding, "tax": tax,
+    "pipeline": pipeline, "accuracy": accuracy, "gpu": on_gpu,
 }  # fmt: skip
-ALL = ("throughput", "memory", "input", "start", "tax")
+ALL = ("throughput", "memory", "input")
+
+
+def at_least(smallest: int) -> Callable[[str], int]:
+    """A parser of whole numbers."""
+
+    def parse(word: str) -> int:
+        if not word.isascii() or not word.isdigit() or int(word) < smallest:
+            raise argparse.ArgumentTypeError(f"{word!r} is not a whole number of {smallest} or more")
+        return int(word)
+
+    return parse
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=tuple(BENCHMARKS), help="[default: the first five]")
-    parser.add_argument("--model", nargs="+", default=None, help="[default BasicCNN VGG11; memory: VGG16]")
-    parser.add_argument("--batch_size", nargs="+", type=int, default=None, help="[default 64; memory: 256]")
-    parser.add_argument("--peers", nargs="+", default=list(PEERS), help="of throughput: " + "; ".join(
+    parser.add_argument("what", nargs="?", choices=tuple(BENCHMARKS), help="[default: the first three]")
+    parser.add_argument(
+        "--model", nargs="+", choices=tuple(NETWORKS), default=None, help="[default BasicCNN VGG11; memory: VGG16]"
+    )
+    parser.add_argument("--batch_size", nargs="+", type=at_least(1), default=None, help="[default 64; memory: 256]")
+    parser.add_argument("--peers", nargs="+", type=known, default=list(PEERS), help="of throughput: " + "; ".join(
         f"{name}: {what}" for name, what in PEERS.items()))  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=7, help="turns of every peer [default 7]")
-    parser.add_argument("--steps", type=int, default=6, help="steps of a turn [default 6]")
+    parser.add_argument("--rounds", type=at_least(2), default=5, help="turns of every peer [default 5]")
+    parser.add_argument("--steps", type=at_least(1), default=6, help="steps of a turn [default 6]")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of memory and pipeline")
-    parser.add_argument("--num_stages", type=int, default=2, help="of pipeline")
+    parser.add_argument("--num_stages", type=at_least(1), default=2, help="of pipeline")
     parser.add_argument("--data_dir", default="data/cifar10-jpeg", help="of accuracy: an image tree of CIFAR-10")
     parser.add_argument("--target", type=float, default=60.0, help="of accuracy: percent of the test images")
     parser.add_argument("--device", default="cuda", help="of gpu; on a cpu it only shows that the bits are equal")

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from benchmarks import tables
 from benchmarks.peers import Setting
-from benchmarks.peers._common import LEARNING_RATE, WEIGHT_DECAY, Pictures, loader
+from benchmarks.peers._common import LEARNING_RATE, WEIGHT_DECAY
+from benchmarks.peers._pictures import Pictures, loader
 from benchmarks.peers.thesis import Thesis
 from consts import ACCURACY, METRICS_FILE, TEST, metric_name
 from datamodules import load_data

@@ -14,7 +14,8 @@ import torch
 
 from benchmarks import tables
 from benchmarks.peers import Setting
-from benchmarks.peers._common import MEAN, STD, images, turn
+from benchmarks.peers._common import MEAN, STD, images
+from benchmarks.peers._pictures import turn
 from benchmarks.peers.tuned import Tuned
 from datamodules.base import DataSpec
 from datamodules.feed import Feed

@@ -1,4 +1,4 @@
-"""What the command costs over the bare engine, and what logging costs: training time by ``summary.json``."""
+"""What the command costs over the bare engine, what logging costs, and how long it takes to start."""
 
 from __future__ import annotations
 
@@ -14,33 +14,36 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import tables
-from consts import METRICS_FILE
+from consts import METRICS_FILE, SUMMARY_FILE
 
 ROUNDS, EPOCHS, BATCH_SIZE = 3, 5, 64
 _COMMAND = (
-    "--dataset",
-    "digits",
-    "--dgl",
-    "--batch_size",
-    str(BATCH_SIZE),
-    "--epochs",
-    str(EPOCHS),
-    "--no_progress_bar",
-)
+    "--dataset", "digits", "--dgl", "--batch_size", str(BATCH_SIZE), "--epochs", str(EPOCHS), "--no_progress_bar",
+)  # fmt: skip
 LOUD, QUIET = ("--log_interval", "5", "--wandb", "offline"), ("--log_interval", "1000", "--wandb", "disabled")
 
 
-def _command(*flags: str) -> float:
-    """Images per second of training in the epochs after the first, by the run's own ``metrics.jsonl``."""
+def _seconds(*flags: str) -> float:
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "main.py", *flags], capture_output=True, check=True)
+    return time.perf_counter() - begin
+
+
+def _command(*flags: str) -> tuple[float, float]:
+    """Images per second of training in the epochs after the first, by the run's own ``metrics.jsonl``.
+
+    And the seconds that the whole command took beside its training steps.
+    """
     with tempfile.TemporaryDirectory() as place:
-        subprocess.run([sys.executable, "main.py", *_COMMAND, *flags, "--path", place], capture_output=True, check=True)
+        seconds = _seconds(*_COMMAND, *flags, "--path", place)
         (run,) = Path(place).iterdir()
         lines: list[dict[str, Any]] = [json.loads(line) for line in (run / METRICS_FILE).read_text().splitlines()]
+        beside = seconds - json.loads((run / SUMMARY_FILE).read_text())["train_s"]
     steps = [line for line in lines if line["kind"] == "step" and line["epoch"] > 1]
     numbers = [line["step"] for line in lines if line["kind"] == "step"]
     sizes = {after: after - before for before, after in pairwise(numbers)}
     seconds = sum(sizes[line["step"]] * BATCH_SIZE / line["images_per_second"] for line in steps)
-    return sum(sizes[line["step"]] for line in steps) * BATCH_SIZE / seconds
+    return sum(sizes[line["step"]] for line in steps) * BATCH_SIZE / seconds, beside
 
 
 def _bare() -> float:
@@ -58,7 +61,7 @@ def bare_engine() -> float:
     from datamodules import load_data
     from engine.devices import autocast, choose_precision, keep_freed_memory, set_determinism
     from engine.meter import Meter
-    from engine.optimizers import build_optimizer
+    from engine.optimizers import build_optimizer, update
     from engine.trainer import make_feeds
     from model import build_backbone
     from schemas import build_args
@@ -80,20 +83,24 @@ def bare_engine() -> float:
             batch = feed.batch(epoch, step)
             with autocast(device, precision):
                 output = method.fill_grads(batch)
-            optimizer.step()
-            optimizer.zero_grad()
+            update(optimizer, args.optim.learning_rate, args.optim.gradient_clip)
             meter.add(output, batch.y_B)
     meter.read()
     return (EPOCHS - 1) * feed.num_images / (time.perf_counter() - begin)
 
 
 def run(options: Namespace) -> int:
-    """Print and write the table."""
-    ways = {"bare engine": _bare, "command": lambda: _command(*QUIET), "command, logging": lambda: _command(*LOUD)}
-    rates: dict[str, list[float]] = {name: [] for name in ways}
+    """Print and write the tables."""
+    rates: dict[str, list[float]] = {"bare engine": [], "command": [], "command, logging": []}
+    seconds: dict[str, list[float]] = {"--help": [], "a run of five epochs, without its training steps": []}
+    helping, running = seconds.values()
     for _ in range(ROUNDS):
-        for name, way in ways.items():
-            rates[name].append(way())
+        helping.append(_seconds("--help"))
+        rates["bare engine"].append(_bare())
+        rate, beside = _command(*QUIET)
+        rates["command"].append(rate)
+        running.append(beside)
+        rates["command, logging"].append(_command(*LOUD)[0])
     reference = statistics.median(rates["bare engine"])
     rows = [
         {"what": name, "images_per_second": statistics.median(seen), "slowest": min(seen), "best": max(seen),
@@ -104,7 +111,11 @@ def run(options: Namespace) -> int:
           "logging: every 5 steps and wandb offline")  # fmt: skip
     columns = {"what": "", "images_per_second": "images/s", "slowest": "slowest", "best": "best", "ratio": "x bare"}
     print(tables.text(rows, columns))
+    starts = [{"what": name, "seconds": statistics.median(seen), "best": min(seen)} for name, seen in seconds.items()]
+    print(f"\nbeside the training, median of {ROUNDS}")
+    print(tables.text(starts, {"what": "", "seconds": "s", "best": "best"}))
     tables.write_csv(options.out / "tax.csv", rows)
+    tables.write_csv(options.out / "start.csv", starts)
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.peers import Batches, Setting
 
 NUM_CHECKED = 20
+_CONTEXT = multiprocessing.get_context("spawn")  # a fork server starts faster, but its children allocate differently
 
 
 def check_batches(setting: Setting) -> Batches:
@@ -54,9 +55,8 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name))
+        self._connection, theirs = _CONTEXT.Pipe()
+        self._process = _CONTEXT.Process(target=_serve, args=(theirs, name))
         self._process.start()
         theirs.close()
         self._is_up = False

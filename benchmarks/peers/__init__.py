@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from pydantic import ValidationError
 from torch import Tensor
+
+from schemas import build_args, sections_for
 
 Batches = Sequence[tuple[Tensor, Tensor]]  # normalised (B, 3, 32, 32) images and (B,) labels
 
@@ -50,19 +54,48 @@ PEERS = {
 }
 
 
-def load(name: str, setting: Setting) -> Peer:
-    """The peer of that name; ``dgl:pred_aux_type=cnn`` is the engine with another setting.
+def known(name: str) -> str:
+    """``name``, if there is a peer of that name; ``dgl:pred_aux_type=cnn`` is the engine with another setting.
 
     Raises:
-        ValueError: there is no such peer.
+        ArgumentTypeError: there is none.
     """
     kind, _, settings = name.partition(":")
-    if kind not in PEERS:
-        raise ValueError(f"peer {name}: allowed are {', '.join(PEERS)}, and dgl or bp with :name=value")
+    is_complete = all(part.partition("=")[2] for part in settings.split(",")) if settings else ":" not in name
+    if kind not in PEERS or (":" in name and kind not in ("dgl", "bp")) or not is_complete:
+        raise argparse.ArgumentTypeError(
+            f"there is no peer {name!r}; allowed are {', '.join(PEERS)}, and dgl or bp with :flag=value,flag=value"
+        )
+    if settings:
+        _check(kind, _overrides(settings), name)
+    return name
+
+
+def _check(method: str, overrides: dict[str, object], name: str) -> None:
+    known_flags = {flag for section in sections_for(method).values() for flag in section.model_fields}
+    for flag in overrides:
+        if flag not in known_flags:
+            raise argparse.ArgumentTypeError(f"{name}: {method} has no flag {flag}")
+    try:
+        build_args({"method": method, **overrides})
+    except ValidationError as error:
+        raise argparse.ArgumentTypeError(f"{name}: {error.errors()[0]['msg']}") from None
+
+
+def _overrides(settings: str) -> dict[str, object]:
+    overrides: dict[str, object] = {}
+    for part in settings.split(",") if settings else ():
+        flag, _, value = part.partition("=")
+        overrides[flag] = value
+    return overrides
+
+
+def load(name: str, setting: Setting) -> Peer:
+    """The peer of a `known` name."""
+    kind, _, settings = name.partition(":")
     module = importlib.import_module(f"benchmarks.peers.{'own' if kind in ('dgl', 'bp') else kind}")
     if kind in ("dgl", "bp"):
-        overrides = dict(part.split("=", 1) for part in settings.split(",") if part)
-        peer: Peer = module.Own(setting, {"method": kind, **overrides})
+        peer: Peer = module.Own(setting, {"method": kind, **_overrides(settings)})
         return peer
     peer = module.PEER(setting)
     return peer

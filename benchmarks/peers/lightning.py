@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from benchmarks.peers import Batches, Setting
-from benchmarks.peers._common import SGD, network, turn
+from benchmarks.peers._common import SGD, network
+from benchmarks.peers._pictures import turn
 
 
 class Module(pl.LightningModule):

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.peers import Batches, Setting
-from benchmarks.peers._common import SGD, network, turn
+from benchmarks.peers._common import SGD, network
+from benchmarks.peers._pictures import turn
 
 
 class Plain:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_measurements
-from benchmarks.gpu_timing import DIFFERENCES, Row
+from benchmarks import on_gpu
+from benchmarks.on_gpu import measurements
+from benchmarks.on_gpu.timing import DIFFERENCES, Row
 
 CHECKS = {
     "environment", "bits", "waits", "calibration", "speed", "memory", "input alone", "drawing an epoch",
@@ -23,7 +24,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 def test_every_check_has_a_figure_and_the_bits_are_equal(tmp_path: Path, capsys) -> None:
-    assert gpu.run(Namespace(device="cpu", out=tmp_path)) == 0
+    assert on_gpu.run(Namespace(device="cpu", out=tmp_path)) == 0
     found = rows(tmp_path)
     assert {row["check"] for row in found} == CHECKS
     assert all(float(row["median"]) > 0 for row in found if row["check"] in ("speed", "input alone", "calibration"))
@@ -34,8 +35,8 @@ def test_every_check_has_a_figure_and_the_bits_are_equal(tmp_path: Path, capsys)
 
 @pytest.mark.parametrize(("count", "code"), [(0, 0), (2, 1)])
 def test_other_bits_are_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, count: int, code: int) -> None:
-    monkeypatch.setattr(gpu_measurements, "measure", lambda device: iter([Row("bits", "case", count, DIFFERENCES)]))
-    assert gpu.run(Namespace(device="cpu", out=tmp_path)) == code
+    monkeypatch.setattr(measurements, "measure", lambda device: iter([Row("bits", "case", count, DIFFERENCES)]))
+    assert on_gpu.run(Namespace(device="cpu", out=tmp_path)) == code
 
 
 def test_what_was_measured_before_a_failure_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -43,13 +44,13 @@ def test_what_was_measured_before_a_failure_is_kept(monkeypatch: pytest.MonkeyPa
         yield Row("bits", "case", 0, DIFFERENCES)
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(gpu_measurements, "measure", measure)
+    monkeypatch.setattr(measurements, "measure", measure)
     with pytest.raises(RuntimeError, match="out of luck"):
-        gpu.run(Namespace(device="cpu", out=tmp_path))
+        on_gpu.run(Namespace(device="cpu", out=tmp_path))
     assert [row["check"] for row in rows(tmp_path)] == ["bits"]
 
 
 def test_without_a_gpu_it_says_so_in_one_line(tmp_path: Path, capsys) -> None:
-    assert gpu.run(Namespace(device=f"cuda:{torch.cuda.device_count() + 3}", out=tmp_path)) == 2
+    assert on_gpu.run(Namespace(device=f"cuda:{torch.cuda.device_count() + 3}", out=tmp_path)) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert "this machine has" in line

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+
 import pytest
 import torch
+from torch import nn
 
 from benchmarks import peers
 from benchmarks.peers import Setting
+from benchmarks.peers._common import network
 from benchmarks.worker import check_batches
+from layers.convolution import Conv2d
+from layers.pooling import AvgPool2d
 
 SETTING = Setting("VGGs", batch_size=8, num_steps=2)
 
@@ -38,6 +44,26 @@ def test_a_turn_takes_time(name: str) -> None:
     assert peers.load(name, SETTING).train() > 0
 
 
-def test_an_unknown_peer_is_refused() -> None:
-    with pytest.raises(ValueError, match="allowed are thesis"):
-        peers.load("fastest", SETTING)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("fastest", "allowed are thesis"), ("tuned:batch_size=3", "allowed are thesis"), ("dgl:", "allowed are thesis"),
+        ("dgl:pred_aux_type", "allowed are thesis"), ("dgl:heads=2", "dgl has no flag heads"),
+        ("dgl:pred_aux_type=best", "Input should be"),
+    ],
+)  # fmt: skip
+def test_an_unknown_peer_is_refused(name: str, said: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=said):
+        peers.known(name)
+
+
+@pytest.mark.parametrize("name", ["thesis", "bp", "dgl:pred_aux_type=cnn,batch_size=32"])
+def test_a_known_peer_is_taken(name: str) -> None:
+    assert peers.known(name) == name
+
+
+def test_the_other_hands_have_torchs_own_layers() -> None:
+    blocks, heads = network("VGG11")
+    kinds = {type(layer) for part in (*blocks, *heads) for layer in part.modules()}
+    assert {nn.Conv2d, nn.AvgPool2d} <= kinds
+    assert not {Conv2d, AvgPool2d} & kinds

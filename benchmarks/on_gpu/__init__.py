@@ -12,8 +12,8 @@ from utils import UsageError
 def run(options: Namespace) -> int:
     """Measure, print the table and write ``gpu.csv``; 1 where bits differ or a step waits for the device."""
     # Lightning stands behind these, which the processes of the other benchmarks need not load.
-    from benchmarks import gpu_measurements
-    from benchmarks.gpu_timing import DIFFERENCES, Row
+    from benchmarks.on_gpu import measurements
+    from benchmarks.on_gpu.timing import DIFFERENCES, Row
     from engine.devices import resolve_device
 
     try:
@@ -23,7 +23,7 @@ def run(options: Namespace) -> int:
         return error.exit_code
     rows: list[Row] = []
     try:
-        for row in gpu_measurements.measure(device):
+        for row in measurements.measure(device):
             rows.append(row)
     finally:  # a failure must not cost what was measured before it
         if rows:

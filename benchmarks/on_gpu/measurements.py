@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.gpu_checks import bits, memory, waits
-from benchmarks.gpu_masters import MasterSGD
-from benchmarks.gpu_runs import Run, build_method, make_feed, make_recorder, random_images, settings
-from benchmarks.gpu_timing import Row, Work, calibrate, interleaved, rate_row, seconds
+from benchmarks.on_gpu.checks import bits, memory, waits
+from benchmarks.on_gpu.masters import MasterSGD
+from benchmarks.on_gpu.runs import Run, build_method, make_feed, make_recorder, random_images, settings
+from benchmarks.on_gpu.timing import Row, Work, calibrate, interleaved, rate_row, seconds
 from datamodules.base import ImageSet
 from datamodules.feed import Feed
 from engine.devices import set_determinism

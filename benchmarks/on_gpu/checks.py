@@ -9,9 +9,9 @@ from itertools import product
 import torch
 from torch.nn import functional as F
 
-from benchmarks.gpu_masters import MasterSGD
-from benchmarks.gpu_runs import Run, build_method, make_feed, settings
-from benchmarks.gpu_timing import DIFFERENCES, Row
+from benchmarks.on_gpu.masters import MasterSGD
+from benchmarks.on_gpu.runs import Run, build_method, make_feed, settings
+from benchmarks.on_gpu.timing import DIFFERENCES, Row
 from datamodules.base import Batch, ImageSet
 from engine.devices import autocast
 from engine.optimizers import build_optimizer

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.gpu_runs import make_recorder
+from benchmarks.on_gpu.runs import make_recorder
 
 DIFFERENCES = "differences"  # unit of what must be 0
 
