@@ -55,7 +55,8 @@ figures: $(SETUP) ## draw the figures in images/ from the results that the studi
 	  cp $$dir/$$1/$$2.svg images/$$3.svg; echo images/$$3.svg; }; \
 	draw 2026-11-21_heads comparison heads; \
 	draw 2026-11-21_thesis ranking thesis; \
-	draw 2026-11-21_learning_rates against learning_rates
+	draw 2026-11-21_learning_rates against learning_rates; \
+	$(PY) -m benchmarks.tables experiments/studies/2026-11-21_speed/throughput.csv images/speed.svg; echo images/speed.svg
 
 bench: $(SETUP) ## the benchmarks
 	@$(PY) -m benchmarks $(ARGS)

@@ -1,8 +1,12 @@
-"""Rows of figures as text, as a CSV and as bars under their roof."""
+"""Rows of figures as text, as a CSV and as bars under their roof.
+
+``python -m benchmarks.tables throughput.csv speed.svg`` draws a CSV again.
+"""
 
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,11 +62,28 @@ def draw_bars(path: Path, rows: Sequence[Row]) -> None:
             axis.plot([place - 0.4, place + 0.4], [row["roof"]] * 2, color="#c1121f", linewidth=1.5)
             axis.text(place, row["images_per_second"], f"{row['ratio']:.2f}x", ha="center", va="bottom", fontsize=8)
         axis.set_xticks(places, [row["peer"] for row in shown], rotation=30, ha="right")
-        axis.set_title(f"{model}, batch {batch_size}", fontsize=10)
+        axis.set_title(f"{model}, batch {batch_size:.0f}", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_ylabel("images per second")
     axes[0][0].plot([], [], color="#c1121f", label="roof: the machine's convolution rate")
-    axes[0][0].legend(frameon=False, fontsize=8, loc="upper left")
+    axes[0][0].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, 0.94))
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
+
+
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """What `write_csv` wrote: numbers where they are numbers."""
+    with path.open(newline="") as stream:
+        return [{key: _number(cell) for key, cell in row.items()} for row in csv.DictReader(stream)]
+
+
+def _number(cell: str) -> float | str:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
+
+
+if __name__ == "__main__":
+    draw_bars(Path(sys.argv[2]), read_csv(Path(sys.argv[1])))

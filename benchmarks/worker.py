@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.peers import Batches, Setting
 
 NUM_CHECKED = 20
-_CONTEXT = multiprocessing.get_context("spawn")  # a fork server starts faster, but its children allocate differently
+_CONTEXT = multiprocessing.get_context("spawn")  # as a user's command starts
 
 
 def check_batches(setting: Setting) -> Batches:
