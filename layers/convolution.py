@@ -35,18 +35,26 @@ def windows(x_BCHW: Tensor, kernel_size: tuple[int, int]) -> Tensor:
     return seen.reshape(batch_size * height * width, rows * columns * channels)
 
 
-def _product(x_BCHW: Tensor, weight_OCHW: Tensor, bias_O: Tensor | None) -> Tensor:
-    """The convolution, in channels_last."""
-    rows, columns = weight_OCHW.shape[2:]
-    weight_KO = weight_OCHW.permute(0, 2, 3, 1).flatten(1).t()
-    shape = (len(x_BCHW), len(weight_OCHW), *x_BCHW.shape[2:])
+def product(x_BCHW: Tensor, weight_KO: Tensor, kernel_size: tuple[int, int], bias_O: Tensor | None) -> Tensor:
+    """A convolution with the weights that `windows` meets, (kernel pixels x C, O): (B, O, H, W) in channels_last."""
+    shape = (len(x_BCHW), weight_KO.shape[1], *x_BCHW.shape[2:])
     out_BOHW = torch.empty(shape, dtype=x_BCHW.dtype, memory_format=torch.channels_last)  # no view, to be overwritten
-    out_PO = out_BOHW.permute(0, 2, 3, 1).view(-1, len(weight_OCHW))
+    out_PO = out_BOHW.permute(0, 2, 3, 1).view(-1, shape[1])
     if bias_O is None:
-        torch.mm(windows(x_BCHW, (rows, columns)), weight_KO, out=out_PO)
+        torch.mm(windows(x_BCHW, kernel_size), weight_KO, out=out_PO)
     else:
-        torch.addmm(bias_O, windows(x_BCHW, (rows, columns)), weight_KO, out=out_PO)
+        torch.addmm(bias_O, windows(x_BCHW, kernel_size), weight_KO, out=out_PO)
     return out_BOHW
+
+
+def forward_weights(weight_OCHW: Tensor) -> Tensor:
+    """What `product` needs for the output; a view where the weights are channels_last."""
+    return weight_OCHW.permute(0, 2, 3, 1).flatten(1).t()
+
+
+def backward_weights(weight_OCHW: Tensor) -> Tensor:
+    """What `product` needs for the input's gradient: turned around, from outputs to inputs."""
+    return weight_OCHW.flip(2, 3).permute(2, 3, 0, 1).flatten(0, 2)
 
 
 def _pixels(x_BCHW: Tensor) -> int:
@@ -65,7 +73,8 @@ class SmallConvolution(torch.autograd.Function):
         ctx.save_for_backward(x_BCHW, weight_OCHW)
         pixels, pairs = _pixels(x_BCHW), weight_OCHW.shape[0] * weight_OCHW.shape[1]
         if pixels <= MAX_PIXELS_OUT or pairs >= MIN_PAIRS * len(x_BCHW) * pixels:
-            return _product(x_BCHW, weight_OCHW, bias_O)
+            kernel_size = (weight_OCHW.shape[2], weight_OCHW.shape[3])
+            return product(x_BCHW, forward_weights(weight_OCHW), kernel_size, bias_O)
         return F.conv2d(x_BCHW, weight_OCHW, bias_O, padding=(weight_OCHW.shape[2] // 2, weight_OCHW.shape[3] // 2))
 
     @staticmethod
@@ -76,7 +85,7 @@ class SmallConvolution(torch.autograd.Function):
         rows, columns = weight_OCHW.shape[2:]
         of_x, of_weight, of_bias = None, None, None
         if ctx.needs_input_grad[0] and _pixels(x_BCHW) <= MAX_PIXELS_OUT:
-            of_x = _product(grad_BOHW, weight_OCHW.flip(2, 3).transpose(0, 1), None)
+            of_x = product(grad_BOHW, backward_weights(weight_OCHW), (rows, columns), None)
         elif ctx.needs_input_grad[0]:
             padding = [rows // 2, columns // 2]
             of_x = torch.ops.aten.convolution_backward(

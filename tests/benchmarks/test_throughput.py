@@ -26,6 +26,12 @@ def test_another_loss_is_refused() -> None:
     assert line.startswith("plain: mean loss 2.0500, but thesis has 2.0000")
 
 
+def test_other_methods_and_heads_have_losses_of_their_own() -> None:
+    names = ("bp", "dgl:pred_aux_type=cnn", "dgl", "tuned")
+    (line,) = problems([Result(name, 1, loss, STEADY) for name, loss in zip(names, (1.0, 3.0, 2.0, 2.5), strict=True)])
+    assert line.startswith("tuned: mean loss 2.5000, but dgl has 2.0000")
+
+
 def test_a_wide_spread_is_refused() -> None:
     (line,) = problems([Result("dgl", 1, 2.0, [1.0, 1.0, 1.4, 1.4])])
     assert "1.40 times" in line

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.optimizers import MemoryOrder
-from layers.convolution import _product, windows
+from layers.convolution import backward_weights, forward_weights, product, windows
 from layers.pooling import AvgPool2d
 
 BATCH_SIZE, CALLS = 64, 15
@@ -43,7 +43,6 @@ def passes(in_channels: int, channels: int, side: int) -> dict[str, tuple[float,
     """Torch's time and the product's, for every pass of a 3x3 convolution."""
     x_BCHW, grad_BOHW = drawn(BATCH_SIZE, in_channels, side, side), drawn(BATCH_SIZE, channels, side, side)
     weight_OCHW = drawn(channels, in_channels, 3, 3) / 50
-    turned_COHW = weight_OCHW.flip(2, 3).transpose(0, 1)
 
     def torchs(of_x: bool) -> Callable[[], object]:
         return lambda: torch.ops.aten.convolution_backward(
@@ -56,11 +55,12 @@ def passes(in_channels: int, channels: int, side: int) -> dict[str, tuple[float,
     return {
         "output": (
             milliseconds(lambda: F.conv2d(x_BCHW, weight_OCHW, padding=1)),
-            milliseconds(lambda: _product(x_BCHW, weight_OCHW, None)),
+            milliseconds(lambda: product(x_BCHW, forward_weights(weight_OCHW), (3, 3), None)),
         ),
         "gradient of weight": (milliseconds(torchs(False)), milliseconds(of_weight)),
         "gradient of input": (
-            milliseconds(torchs(True)), milliseconds(lambda: _product(grad_BOHW, turned_COHW, None)),
+            milliseconds(torchs(True)),
+            milliseconds(lambda: product(grad_BOHW, backward_weights(weight_OCHW), (3, 3), None)),
         ),
     }  # fmt: skip
 
