@@ -6,6 +6,7 @@ import contextlib
 import copy
 import ctypes
 import os
+import resource
 import time
 from contextlib import AbstractContextManager
 
@@ -51,10 +52,13 @@ def keep_freed_memory() -> None:
 
     By itself it gives every large block back at once and gets it again at the next step, page by page, which can take
     longer than the arithmetic (`docs/performance.md`). Another C library's allocator is left as it is, and so is one
-    that the user has set up by an environment variable of glibc's.
+    that the user has set up by an environment variable of glibc's. A process whose memory is limited needs it back:
+    what is kept lies in pieces, and a large tensor fits into none of them.
     """
     library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt") and not any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+    is_set_up = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    is_limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    if hasattr(library, "mallopt") and not is_set_up and not is_limited:
         library.mallopt(_M_MMAP_THRESHOLD, _NEVER)
         library.mallopt(_M_TRIM_THRESHOLD, _NEVER)
 

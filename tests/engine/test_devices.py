@@ -11,6 +11,8 @@ import pytest
 PROGRAM = """
 import resource, sys
 import torch
+if sys.argv[2:]:
+    resource.setrlimit(resource.RLIMIT_AS, (2**36, 2**36))
 from engine.devices import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
@@ -25,10 +27,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def _faults(word: str, **environment: str) -> int:
+def _faults(*words: str, **environment: str) -> int:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, word], capture_output=True, text=True, check=True, env=clean | environment
+        [sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, check=True, env=clean | environment
     )
     return int(done.stdout)
 
@@ -42,3 +44,7 @@ def test_freed_memory_is_used_again_without_a_page_fault() -> None:
 
 def test_what_the_user_set_up_is_left_alone() -> None:
     assert _faults("keep", MALLOC_MMAP_THRESHOLD_="65536") > _faults("do not", MALLOC_MMAP_THRESHOLD_="65536") / 2
+
+
+def test_a_process_whose_memory_is_limited_gives_it_back() -> None:
+    assert _faults("keep", "limited") > _faults("do not", "limited") / 2
