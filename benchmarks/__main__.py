@@ -15,11 +15,13 @@ from pathlib import Path
 from benchmarks import accuracy, feeding, memory, on_gpu, pipeline, tax, throughput
 from benchmarks.peers import PEERS, known
 from consts import NETWORKS
+from utils import UserError
 
 BENCHMARKS = {
     "throughput": throughput, "memory": memory, "input": feeding, "tax": tax,
     "pipeline": pipeline, "accuracy": accuracy, "gpu": on_gpu,
 }  # fmt: skip
+MODELS = {"memory": ["VGG16"], "pipeline": ["VGG11"]}  # where not the two of the others
 ALL = ("throughput", "memory", "input")
 
 
@@ -38,7 +40,11 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("what", nargs="?", choices=tuple(BENCHMARKS), help="[default: the first three]")
     parser.add_argument(
-        "--model", nargs="+", choices=tuple(NETWORKS), default=None, help="[default BasicCNN VGG11; memory: VGG16]"
+        "--model",
+        nargs="+",
+        choices=tuple(NETWORKS),
+        default=None,
+        help="[default BasicCNN VGG11; memory: VGG16, pipeline: VGG11]",
     )
     parser.add_argument("--batch_size", nargs="+", type=at_least(1), default=None, help="[default 64; memory: 256]")
     parser.add_argument("--peers", nargs="+", type=known, default=list(PEERS), help="of throughput: " + "; ".join(
@@ -69,9 +75,19 @@ def main() -> int:
     code = 0
     for name in [options.what] if options.what else ALL:
         chosen = argparse.Namespace(**vars(options))
-        chosen.model = options.model or (["VGG16"] if name == "memory" else ["BasicCNN", "VGG11"])
+        chosen.model = options.model or (
+            ["VGG16"] if name == "memory" else ["VGG11"] if name == "pipeline" else ["BasicCNN", "VGG11"]
+        )
         chosen.batch_size = options.batch_size or [256 if name == "memory" else 64]
-        code |= BENCHMARKS[name].run(chosen)
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)
+            code |= BENCHMARKS[name].run(chosen)
+        except UserError as error:
+            print(f"python -m benchmarks: {error}", file=sys.stderr)
+            return error.exit_code
+        except OSError as error:
+            print(f"python -m benchmarks: {error}; choose another --out", file=sys.stderr)
+            return 1
     print(f"\n{time.monotonic() - begin:.0f} s; figures in {options.out}")
     return code
 

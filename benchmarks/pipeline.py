@@ -17,6 +17,7 @@ from engine.meter import Totals
 from engine.partition import measure_blocks, partition
 from engine.pipeline import Pipeline
 from methods._local import LocalMethod
+from utils import UsageError
 
 ROUNDS, STEPS = 5, 12  # steps of a round; filling and draining the pipeline is part of it
 
@@ -58,13 +59,16 @@ def _update(optimizer: torch.optim.Optimizer, step: int) -> None:
 def run(options: Namespace) -> int:
     """Print the table: images per second, best, median and slowest of the rounds; 1 if the bits differ."""
     threads, count = torch.get_num_threads(), options.num_stages
-    method = build_method("dgl", {}, options.model)
+    model, batch_size = options.model[0], options.batch_size[0]
+    method = build_method("dgl", {}, model)
     assert isinstance(method, LocalMethod)
+    if count > method.backbone.num_blocks:
+        raise UsageError(f"--num_stages {count}: {model} has {method.backbone.num_blocks} blocks")
     torch.manual_seed(1)
     batches = []
     for _ in range(STEPS):
-        x_BCHW = torch.randn(options.batch_size, 3, 32, 32).to(memory_format=torch.channels_last)
-        batches.append(Batch(x_BCHW, torch.randint(10, (options.batch_size,))))
+        x_BCHW = torch.randn(batch_size, 3, 32, 32).to(memory_format=torch.channels_last)
+        batches.append(Batch(x_BCHW, torch.randint(10, (batch_size,))))
     torch.set_num_threads(max(1, threads // count))
     costs = measure_blocks(method, batches[0], options.precision)
     stages = partition(costs, count)
@@ -88,7 +92,7 @@ def run(options: Namespace) -> int:
     print("images per second: best, median, slowest; ratio of the medians to the first")
     reference = statistics.median(next(iter(seconds.values())))
     for name, times in seconds.items():
-        rates = [STEPS * options.batch_size / value for value in (min(times), statistics.median(times), max(times))]
+        rates = [STEPS * batch_size / value for value in (min(times), statistics.median(times), max(times))]
         print(
             f"{name:22} {rates[0]:6.0f} {rates[1]:6.0f} {rates[2]:6.0f}   {reference / statistics.median(times):5.2f} x"
         )
