@@ -6,12 +6,15 @@ only when there is something to train, so that help and refusals answer at once.
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from consts import PROGRAM
+from engine.parallel.world import is_leader
 from engine.signals import signals_end_it
 from utils import EXIT_SIGINT, Interrupted, UserError, printable
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
     import cli
     from datamodules.base import Splits
+    from engine.parallel.world import Alone
     from engine.trained import Trained
     from methods._base import Method
     from schemas import Args
@@ -41,33 +45,66 @@ def assemble(args: Args) -> tuple[Method, Splits]:
 
 
 def train(command: cli.Command) -> None:
-    """Run a training command to its end."""
+    """Run a training command to its end, or start the processes that do."""
     args = command.args
     assert args is not None
     from loguru import logger
 
     from engine.console import log_to_terminal
-    from engine.run_folder import find_unfinished, is_done
+    from engine.parallel import world
 
-    log_to_terminal()
+    if world.must_launch(args.run):
+        from engine.parallel.launch import launch
+
+        words = shlex.split(command.text)[1:]
+        launch(Path(__file__).resolve(), words, world.num_ranks(args.run), args.run.num_replicas)
+        return
+    if world.is_leader():
+        log_to_terminal()
+    else:
+        logger.remove()
     for warning in command.warnings:
         logger.warning(warning)
+    with contextlib.ExitStack() as held:
+        ranks: Alone = world.Alone()
+        if args.run.layer_parallel == "processes":
+            from engine.parallel.ranks import joined_ranks
+
+            ranks = held.enter_context(joined_ranks(args.run))
+        resume, is_done = ranks.agree(run_to_resume(args) if ranks.is_leader else (None, False))
+        if not is_done:
+            train_in(args, command.text, resume, ranks)
+
+
+def run_to_resume(args: Args) -> tuple[Path | None, bool]:
+    """The run folder that ``--resume`` means, if it means one, and whether there is nothing left to do in it."""
+    from loguru import logger
+
+    from engine.parallel.world import is_restart
+    from engine.run_folder import find_unfinished, is_done
+
     resume = Path(args.run.resume) if args.run.resume not in (None, "auto") else None
-    if args.run.resume == "auto":
+    if args.run.resume == "auto" or (resume is None and is_restart()):
+        asked = "--resume auto" if args.run.resume else "Started again"
         resume = find_unfinished(Path(args.run.path), args)
         logger.info(
-            f"--resume auto: {f'going on with {resume}' if resume else 'no unfinished run of these settings; starting'}"
+            f"{asked}: {f'going on with {resume}' if resume else 'no unfinished run of these settings; starting'}"
         )
     if resume is not None and is_done(resume):
         logger.info(f"{resume} is finished already; nothing to do")
-        return
+        return resume, True
+    return resume, False
 
+
+def train_in(args: Args, text: str, resume: Path | None, ranks: Alone) -> None:
+    """Train as one of ``ranks``, in a new run folder or in ``resume``."""
     from engine.devices import resolve_device
     from engine.trainer import Job, run
 
-    device = resolve_device(args.run.device)
-    method, splits = assemble(args)
-    run(Job(args, command.text, method, splits, device, resume))
+    with ranks.together():
+        device = resolve_device(ranks.device_name(args.run))
+        method, splits = assemble(args)
+    run(Job(args, text, method, splits, device, resume, ranks))
 
 
 def report(command: cli.Command) -> None:
@@ -137,16 +174,18 @@ VERBS = {"train": train, "report": report, "evaluate": evaluate, "sweep": sweep,
 def main(argv: Sequence[str]) -> int:
     """Do what ``argv`` asks for, and return the exit code."""
     try:
-        with signals_end_it(STOPPED):
+        with signals_end_it(STOPPED if is_leader() else ""):
             import cli  # tenths of a second, in which a signal must find us ready
 
             command = cli.parse(argv)
             VERBS[command.verb](command)
     except UserError as error:
-        print(f"{PROGRAM}: error: {printable(error)}", file=sys.stderr)
+        if is_leader() and not error.is_told:
+            print(f"{PROGRAM}: error: {printable(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as stop:
-        print(STOPPED, file=sys.stderr)
+        if is_leader():
+            print(STOPPED, file=sys.stderr)
         return stop.args[0] if stop.args else EXIT_SIGINT
     except Interrupted as interrupted:
         return interrupted.exit_code

@@ -151,7 +151,9 @@ SECTIONS: dict[str, type[Section]] = {
 
 
 # What may differ between a run and its continuation: where things are shown or computed, not what is learned.
-HARMLESS = frozenset(RunArgs.model_fields) - {"precision", "compile"} | {"data_dir", "download"}
+HARMLESS = frozenset(RunArgs.model_fields) - {"precision", "compile", "num_replicas", "async_buffer"} | {
+    "data_dir", "download"
+}  # fmt: skip
 
 
 def method_sections() -> dict[str, type[MethodArgs]]:
@@ -202,6 +204,16 @@ class Args(Section):
         if method.overlap >= num_modules:
             there = f"there are {num_modules} modules" if num_modules > 1 else "there is one module"
             raise ValueError(f"--overlap {method.overlap}: {there}, so it can be at most {num_modules - 1}")
+        return self
+
+    @model_validator(mode="after")
+    def _replicas_share_batches(self) -> Args:
+        size, count = self.optim.batch_size, self.run.num_replicas
+        if size % count or size < 2 * count:
+            raise ValueError(
+                f"--num_replicas {count}: they share a batch equally, each at least two images, but --batch_size is "
+                f"{size}"
+            )
         return self
 
     @property

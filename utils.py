@@ -17,6 +17,7 @@ class UserError(Exception):
     """A failure that the user can act on: one line, never a traceback. Ends the program with exit code 1."""
 
     exit_code = EXIT_FAILURE
+    is_told = False  # whether the user has read it already
 
 
 class UsageError(UserError):

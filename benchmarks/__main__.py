@@ -21,7 +21,11 @@ BENCHMARKS = {
     "throughput": throughput, "memory": memory, "input": feeding, "tax": tax,
     "pipeline": pipeline, "accuracy": accuracy, "gpu": on_gpu,
 }  # fmt: skip
-MODELS = {"memory": ["VGG16"], "pipeline": ["VGG11"]}  # where not the two of the others
+# What differs from the defaults of the others.
+OWN: dict[str, dict[str, object]] = {
+    "memory": {"model": ["VGG16"], "batch_size": [256]}, "pipeline": {"steps": 12, "precision": "bf16"},
+}  # fmt: skip
+DEFAULTS = {"model": ["BasicCNN", "VGG11"], "batch_size": [64], "steps": 6, "precision": "fp32"}
 ALL = ("throughput", "memory", "input")
 
 
@@ -44,14 +48,14 @@ def _parse() -> argparse.Namespace:
         nargs="+",
         choices=tuple(NETWORKS),
         default=None,
-        help="[default BasicCNN VGG11; memory: VGG16, pipeline: VGG11]",
+        help="[default BasicCNN VGG11; memory: VGG16]",
     )
     parser.add_argument("--batch_size", nargs="+", type=at_least(1), default=None, help="[default 64; memory: 256]")
     parser.add_argument("--peers", nargs="+", type=known, default=list(PEERS), help="of throughput: " + "; ".join(
         f"{name}: {what}" for name, what in PEERS.items()))  # fmt: skip
     parser.add_argument("--rounds", type=at_least(2), default=5, help="turns of every peer [default 5]")
-    parser.add_argument("--steps", type=at_least(1), default=6, help="steps of a turn [default 6]")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of memory and pipeline")
+    parser.add_argument("--steps", type=at_least(1), help="steps of a turn [default 6; pipeline: 12]")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), help="of memory and pipeline [default fp32; bf16]")
     parser.add_argument("--num_stages", type=at_least(1), default=2, help="of pipeline")
     parser.add_argument("--data_dir", default="data/cifar10-jpeg", help="of accuracy: an image tree of CIFAR-10")
     parser.add_argument("--target", type=float, default=60.0, help="of accuracy: percent of the test images")
@@ -74,11 +78,8 @@ def main() -> int:
           f"{torch.get_num_threads()} threads")  # fmt: skip
     code = 0
     for name in [options.what] if options.what else ALL:
-        chosen = argparse.Namespace(**vars(options))
-        chosen.model = options.model or (
-            ["VGG16"] if name == "memory" else ["VGG11"] if name == "pipeline" else ["BasicCNN", "VGG11"]
-        )
-        chosen.batch_size = options.batch_size or [256 if name == "memory" else 64]
+        given = {key: value for key, value in vars(options).items() if value is not None}
+        chosen = argparse.Namespace(**vars(options) | DEFAULTS | OWN.get(name, {}) | given)
         try:
             options.out.mkdir(parents=True, exist_ok=True)
             code |= BENCHMARKS[name].run(chosen)

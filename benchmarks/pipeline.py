@@ -1,102 +1,86 @@
-"""Layer-parallel training against one block after the other, in one process, with the bits compared."""
+"""Layer-parallel training against one block after the other: threads and processes, with the bits compared."""
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import statistics
-import time
 from argparse import Namespace
-from collections.abc import Callable
 
 import torch
 
-from benchmarks.steps import CPU, build_method
-from datamodules.base import Batch
-from engine.devices import autocast
-from engine.meter import Totals
-from engine.partition import measure_blocks, partition
-from engine.pipeline import Pipeline
-from methods._local import LocalMethod
+from benchmarks.layouts import Runner, Way, Work
+from engine.parallel.partition import measure_blocks, partition
 from utils import UsageError
 
-ROUNDS, STEPS = 5, 12  # steps of a round; filling and draining the pipeline is part of it
 
-Train = Callable[[], None]  # one round
+def choose_ways(work: Work, num_stages: int, threads: int) -> dict[str, Way]:
+    """What is compared, by name; the first is what the others are measured by.
 
-
-def _sequential(method: LocalMethod, batches: list[Batch], precision: str, threads: int) -> Train:
-    optimizer = _optimizer(method)
-
-    def train() -> None:
-        torch.set_num_threads(threads)
-        for batch in batches:
-            with autocast(CPU, precision):
-                method.fill_grads(batch)
-            _update(optimizer, 0)
-
-    return train
-
-
-def _pipelined(method: LocalMethod, batches: list[Batch], precision: str, stages: list[range], threads: int) -> Train:
+    Raises:
+        UsageError: there are fewer blocks than stages.
+    """
+    method = work.method()
+    count = method.backbone.num_blocks
+    if num_stages > count:
+        raise UsageError(f"--num_stages {num_stages}: {work.model} has {count} blocks")
+    share = max(1, threads // num_stages)
+    torch.set_num_threads(share)
+    costs = measure_blocks(method, work.batches()[0], work.precision)
     torch.set_num_threads(threads)
-    pipeline = Pipeline(method, stages, _optimizer(method), precision, lambda index, step: None, _update)
-
-    def train() -> None:
-        pipeline.run(range(len(batches)), batches.__getitem__, Totals(), lambda step: None)
-
-    return train
-
-
-def _optimizer(method: LocalMethod) -> torch.optim.Optimizer:
-    return torch.optim.SGD(method.param_groups(), lr=0.01, momentum=0.9, fused=True)
-
-
-def _update(optimizer: torch.optim.Optimizer, step: int) -> None:
-    optimizer.step()
-    optimizer.zero_grad()
+    stages = tuple(partition(costs, num_stages))
+    busiest = max(sum(costs[index] for index in stage) for stage in stages)
+    names = " | ".join(f"{stage[0]}-{stage[-1]}" for stage in stages)
+    print(f"{work.model}, batch {work.batch_size}, {work.precision}: stages {names}, "
+          f"balance {sum(costs) / (num_stages * busiest):.0%}")  # fmt: skip
+    print("ms of each block: " + " ".join(f"{cost * 1000:.1f}" for cost in costs))
+    everything = (range(count),)
+    return {
+        f"in turn, {threads} threads": Way("turn", everything, threads),
+        f"in turn, {share} of them": Way("turn", everything, share),
+        f"{num_stages} stages in threads": Way("threads", stages, threads),
+        f"{num_stages} stages in processes": Way("processes", stages, share),
+        "one stage, as a process": Way("processes", everything, threads),
+    }
 
 
 def run(options: Namespace) -> int:
-    """Print the table: images per second, best, median and slowest of the rounds; 1 if the bits differ."""
-    threads, count = torch.get_num_threads(), options.num_stages
-    model, batch_size = options.model[0], options.batch_size[0]
-    method = build_method("dgl", {}, model)
-    assert isinstance(method, LocalMethod)
-    if count > method.backbone.num_blocks:
-        raise UsageError(f"--num_stages {count}: {model} has {method.backbone.num_blocks} blocks")
-    torch.manual_seed(1)
-    batches = []
-    for _ in range(STEPS):
-        x_BCHW = torch.randn(batch_size, 3, 32, 32).to(memory_format=torch.channels_last)
-        batches.append(Batch(x_BCHW, torch.randint(10, (batch_size,))))
-    torch.set_num_threads(max(1, threads // count))
-    costs = measure_blocks(method, batches[0], options.precision)
-    stages = partition(costs, count)
-    share = sum(costs) / (count * max(sum(costs[index] for index in stage) for stage in stages))
-    print(f"stages {' | '.join(f'{stage[0]}-{stage[-1]}' for stage in stages)}, balance {share:.0%}")
-    methods = [copy.deepcopy(method) for _ in range(3)]
-    ways = {
-        f"in turn, {threads} threads": _sequential(methods[0], batches, options.precision, threads),
-        f"in turn, {threads // count or 1} threads": _sequential(
-            methods[1], batches, options.precision, threads // count or 1
-        ),
-        f"{count} stages": _pipelined(methods[2], batches, options.precision, stages, threads),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(ROUNDS + 1):
-        for name, train in ways.items():
-            begin = time.perf_counter()
-            train()
-            if number:
-                seconds[name].append(time.perf_counter() - begin)
-    print("images per second: best, median, slowest; ratio of the medians to the first")
-    reference = statistics.median(next(iter(seconds.values())))
-    for name, times in seconds.items():
-        rates = [STEPS * batch_size / value for value in (min(times), statistics.median(times), max(times))]
-        print(
-            f"{name:22} {rates[0]:6.0f} {rates[1]:6.0f} {rates[2]:6.0f}   {reference / statistics.median(times):5.2f} x"
-        )
-    pairs = zip(methods[1].state_dict().values(), methods[2].state_dict().values(), strict=True)
-    same = all(torch.equal(one, other) for one, other in pairs)
-    print(f"stages and in turn with as many threads in an operation: {'the same bits' if same else 'OTHER BITS'}")
-    return int(not same)
+    """Print a table for every network and batch size; 1 if the bits differ."""
+    code = 0
+    for model in options.model:
+        for batch_size in options.batch_size:
+            code |= compare(Work(model, batch_size, options.precision, options.steps), options)
+    return code
+
+
+def compare(work: Work, options: Namespace) -> int:
+    """Print one table: images per second, best, median and slowest of the rounds; 1 if the bits differ."""
+    ways = choose_ways(work, options.num_stages, torch.get_num_threads())
+    with contextlib.ExitStack() as held:
+        runners = {name: held.enter_context(Runner(work, way)) for name, way in ways.items()}
+        for runner in runners.values():
+            runner.wait()
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for number in range(options.rounds + 1):
+            for name, runner in runners.items():
+                taken = runner.turn()
+                if number:  # the first warms up
+                    seconds[name].append(taken)
+        print("images per second: best, median, slowest; median of the rounds' ratios to the first, and their range")
+        reference = next(iter(seconds.values()))
+        for name, times in seconds.items():
+            rates = [
+                work.num_steps * work.batch_size / value for value in (min(times), statistics.median(times), max(times))
+            ]
+            ratios = sorted(first / own for first, own in zip(reference, times, strict=True))
+            print(f"{name:24} {rates[0]:6.0f} {rates[1]:6.0f} {rates[2]:6.0f}   "
+                  f"{statistics.median(ratios):5.2f} x ({ratios[0]:.2f} to {ratios[-1]:.2f})")  # fmt: skip
+        states = {name: runner.state() for name, runner in runners.items()}
+    names = list(ways)
+    pairs = [(names[0], names[4]), (names[1], names[2]), (names[1], names[3])]  # as many threads in an operation
+    differ = [
+        f"{one} and {other}"
+        for one, other in pairs
+        if not all(torch.equal(value, states[other][key]) for key, value in states[one].items())
+    ]
+    print(f"OTHER BITS: {'; '.join(differ)}" if differ else "the same bits wherever an operation has as many threads")
+    return int(bool(differ))

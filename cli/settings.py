@@ -169,6 +169,8 @@ def _need(name: str, wanted: Any) -> str:
         return f"--{name} above {wanted.limit:g}"
     if isinstance(wanted, Below):
         return f"--{name} below {wanted.limit:g}"
+    if wanted == (None,):
+        return f"no --{name}"
     if isinstance(wanted, Other):
         return f"--{name} other than {wanted.value}"
     return f"--{name}" if wanted == (True,) else f"--{name} {' or '.join(map(str, wanted))}"

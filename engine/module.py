@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -27,7 +28,11 @@ from engine.graph import StepGraph, Uncapturable
 from engine.meter import Meter, Totals
 from engine.observers import Observers
 from engine.optimizers import build_optimizer, rate_dtype, set_rate, update
-from engine.pipeline import Pipeline
+from engine.parallel.processes import Processes
+from engine.parallel.ranks import Ranks
+from engine.parallel.stage import Layout, Rules, Stage
+from engine.parallel.threads import Threads
+from engine.parallel.world import Alone
 from engine.recorders import Recorder
 from engine.run_log import RunLog
 from engine.schedule import learning_rate
@@ -81,15 +86,24 @@ class TrainingModule(pl.LightningModule):
         self.best: dict[str, Any] = {"epoch": 0, "chosen": -1.0, "test": None}
         self.interval, self.epoch_totals = Meter(), Totals()
         self.progress: Progress | None = None
-        self.pipeline: Pipeline | None = None
+        self.ranks = Alone()
+        self.layout: Layout | None = None
         self.recorder: Recorder | None = None
         self.graph: StepGraph | None = None
 
-    def parallelise(self, stages: Sequence[range]) -> None:
-        """Train the blocks of each of ``stages`` in a thread of its own from here on."""
+    def parallelise(self, stages: Sequence[range], ranks: Alone) -> None:
+        """Train the blocks of each of ``stages`` in a place of its own from here on: a thread, or one of ``ranks``."""
         assert isinstance(self.method, LocalMethod)
-        precision = self.args.run.precision
-        self.pipeline = Pipeline(self.method, stages, self.optimizer, precision, self._seed_block, self._update)
+        args, self.ranks = self.args.run, ranks
+        delays = args.stage_delay or (0.0,) * len(stages)
+        rules = Rules(self.method, args.precision, self._seed_block, self._update)
+        if isinstance(ranks, Ranks):
+            rules = replace(rules, average=ranks.average)
+            own = Stage(rules, stages[ranks.stage], self.optimizer, delays[ranks.stage])
+            self.layout = Processes(ranks, own, stages, self.feeds[TRAIN].device, self.stop)
+        else:
+            places = [Stage(rules, *each) for each in zip(stages, [self.optimizer] * len(stages), delays, strict=True)]
+            self.layout = Threads(places, args.async_buffer)
 
     @property
     def epoch(self) -> int:
@@ -103,7 +117,7 @@ class TrainingModule(pl.LightningModule):
     def on_train_start(self) -> None:
         """Take the signals back from Lightning, start the clock, and record a step where that is wanted."""
         self.stop.install()
-        self.progress = Progress(self.num_steps, self.step, self.args.run.progress_bar)
+        self.progress = Progress(self.num_steps, self.step, self.args.run.progress_bar and self.ranks.is_leader)
         self._clock = time.monotonic() - self.time_s
         if self.recorder is not None:
             self._record(self.recorder)
@@ -149,26 +163,26 @@ class TrainingModule(pl.LightningModule):
 
     def _take_steps(self, chunk: range) -> None:
         """Take the steps of ``chunk``, or those up to a signal."""
-        if self.pipeline is not None:
+        if self.layout is not None:
             before = self.interval.read()
-            self.interval = Meter(self.pipeline.run(chunk, self._batch_unless_stopped, before, self._advance))
+            self.interval = Meter(self.layout.run(chunk, self._batch, before, self._advance, self._is_stopped))
             return
         if self.graph is not None:
             self._replay_steps(self.graph, chunk)
             return
         for step in chunk:
             self._take_step(step)
-            if self.stop.exit_code is not None:
+            if self._is_stopped():
                 return
 
     def _replay_steps(self, graph: StepGraph, chunk: range) -> None:
         """Take the steps of ``chunk``, and leave optimiser and generators as the last of them would by itself."""
-        self.interval = Meter(graph.run(chunk, self.interval.read(), self._advance, lambda: bool(self.stop.exit_code)))
+        self.interval = Meter(graph.run(chunk, self.interval.read(), self._advance, self._is_stopped))
         set_rate(self.optimizer, self._learning_rate(self.step - 1))
         self._seed_step(self.step - 1)
 
-    def _batch_unless_stopped(self, step: int) -> Batch | None:
-        return self._batch(step) if self.stop.exit_code is None else None
+    def _is_stopped(self) -> bool:
+        return self.stop.exit_code is not None
 
     def _save_and_leave(self) -> None:
         """Do what a signal asked for, if one did.
@@ -177,8 +191,15 @@ class TrainingModule(pl.LightningModule):
             Interrupted: a signal came; the checkpoint is written.
         """
         if self.stop.exit_code is not None:
-            self.save()
+            self._collect()
+            if self.ranks.is_leader:
+                self._write()
             raise Interrupted(self.stop.exit_code)
+
+    def _collect(self) -> None:
+        """Bring what other processes learned to the leader."""
+        if isinstance(self.layout, Processes):
+            self.layout.collect(self.method, self.optimizer)
 
     def _take_step(self, step: int) -> None:
         batch = self._batch(step)
@@ -199,7 +220,8 @@ class TrainingModule(pl.LightningModule):
         torch.manual_seed(_mix(self.args.optim.seed, step))
 
     def _seed_block(self, index: int, step: int) -> None:
-        key = _mix(_mix(self.args.optim.seed, step), index * 2**16)  # a block that was joined of many has many keys
+        place = index * 2**16 + self.ranks.replica * 2**40  # a block that was joined of many has many keys
+        key = _mix(_mix(self.args.optim.seed, step), place)
         self.method.backbone.key_dropout(index, key)
 
     def _update(self, optimizer: torch.optim.Optimizer, step: int) -> None:
@@ -253,8 +275,20 @@ class TrainingModule(pl.LightningModule):
         )
 
     def on_train_epoch_end(self) -> None:
-        """Evaluate, write the epoch's line, save."""
-        epoch = self.epoch - 1
+        """Evaluate, write the epoch's line, save.
+
+        Raises:
+            Interrupted: a signal came; the checkpoint is written.
+        """
+        self._collect()
+        if self.ranks.is_leader:
+            self._end_epoch(self.epoch - 1)
+        self.epoch_totals = Totals()
+        self.ranks.agree_to_stop(self.stop)
+        if self.stop.exit_code is not None:
+            raise Interrupted(self.stop.exit_code)
+
+    def _end_epoch(self, epoch: int) -> None:
         values = self.epoch_totals.means(TRAIN)
         for split in (VAL, TEST):
             if split in self.feeds:
@@ -270,10 +304,8 @@ class TrainingModule(pl.LightningModule):
         if better:
             self.best = {"epoch": epoch + 1, "chosen": chosen, "test": values[metric_name(TEST, ACCURACY)]}
         self.time_s = time.monotonic() - self._clock
-        self.save(best=better)
+        self._write(best=better)
         self.run_log.draw()
-        if self.stop.exit_code is not None:
-            raise Interrupted(self.stop.exit_code)
 
     def _show_pictures(self, epoch: int) -> None:
         feed = self.feeds[TEST]
@@ -314,7 +346,7 @@ class TrainingModule(pl.LightningModule):
             "epoch_totals": self.epoch_totals.state(),
         }
 
-    def save(self, *, best: bool = False) -> None:
+    def _write(self, *, best: bool = False) -> None:
         """Write ``last.ckpt``, and ``best.ckpt`` where asked.
 
         Raises:

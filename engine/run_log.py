@@ -114,5 +114,23 @@ class RunLog:
         self._warned = True
 
 
+class NoLog(RunLog):
+    """What a process has that leaves the record to another one of the same run."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    is_due = False
+
+    def write(self, kind: str, values: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def draw(self, *, now: bool = False) -> None:
+        """Nothing."""
+
+    def close(self, exit_code: int) -> None:
+        """Nothing."""
+
+
 def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value

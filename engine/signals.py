@@ -20,12 +20,12 @@ def signals_end_it(last_words: str) -> Iterator[None]:
 
     Libraries let a KeyboardInterrupt through; an exception of our own would end in one of their ``except Exception``.
     Extensions in C do not: torch drops whatever is raised while it imports NumPy, and the half-imported NumPy fails
-    later. So a signal during an import writes ``last_words`` and ends the process at once.
+    later. So a signal during an import writes ``last_words``, if there are any, and ends the process at once.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
         if _is_importing(frame):
-            os.write(2, f"{last_words}\n".encode())
+            os.write(2, f"{last_words}\n".encode() if last_words else b"")
             os._exit(EXIT_CODES[number])
         raise KeyboardInterrupt(EXIT_CODES[number])
 

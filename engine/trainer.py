@@ -6,7 +6,7 @@ import contextlib
 import logging
 import resource
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,11 @@ from engine.devices import choose_precision, compile_blocks, keep_freed_memory, 
 from engine.graph import choose_recorder
 from engine.module import Chunks, TrainingModule
 from engine.observers import Observers
-from engine.partition import choose_stages
+from engine.parallel.partition import choose_stages
+from engine.parallel.world import Alone
 from engine.provenance import environment
 from engine.run_folder import RunFolder
-from engine.run_log import RunLog
+from engine.run_log import NoLog, RunLog
 from engine.signals import StopRequest
 from engine.wandb_log import WandbLog
 from methods._base import Method
@@ -48,6 +49,7 @@ class Job:
         splits: the data.
         device: where to train.
         resume: the run folder to go on with, or None for a new one.
+        ranks: the processes that train it.
     """
 
     args: Args
@@ -56,6 +58,7 @@ class Job:
     splits: Splits
     device: torch.device
     resume: Path | None = None
+    ranks: Alone = field(default_factory=Alone)
 
 
 def make_feeds(args: Args, splits: Splits, device: torch.device) -> dict[str, Feed]:
@@ -87,10 +90,11 @@ def run(job: Job) -> dict[str, Any]:
 
 def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
     """Train, with what must be let go of at the end in ``held``."""
-    state = None
-    if job.resume is not None:
+    ranks, state = job.ranks, None
+    if job.resume is not None and ranks.is_leader:
         held.enter_context(RunFolder(job.resume).locked())
         state = checkpoint.load_newest(RunFolder(job.resume).checkpoints, logger.warning)
+    state = ranks.agree(state)
     set_determinism(job.args.optim.deterministic)
     recorder, why_not = choose_recorder(job.args, job.device)
     if job.device.type == "cpu":
@@ -98,8 +102,8 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
     method = job.method.to(job.device).to(memory_format=torch.channels_last)
     feeds = make_feeds(job.args, job.splits, job.device)
     observers = Observers(job.args, job.splits, job.device)
-    args = _settle(job.args, method, feeds[TRAIN], job.device, state)
-    stages = choose_stages(args.run, method, feeds[TRAIN].batch(0, 0))
+    args = _settle(job, method, feeds[TRAIN], state)
+    stages = ranks.agree(choose_stages(args.run, method, feeds[TRAIN].batch(0, 0)) if ranks.is_leader else [])
     if args.run.compile:
         compile_blocks(method, job.device)
     with StopRequest() as stop:  # from here on there is a run folder, and a signal must not leave it as it is
@@ -107,9 +111,10 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
         if state is not None:
             module.restore(state)
         if stages:  # after it, since loading a state gives the optimiser new groups
-            module.parallelise(stages)
+            module.parallelise(stages, ranks)
         module.recorder = recorder
-        _introduce(module, job.device, resuming=state is not None)
+        if ranks.is_leader:
+            _introduce(module, job.device, resuming=state is not None)
         if recorder is None and job.device.type == "cuda":
             logger.info(f"Steps: eager ({why_not})")
         return _fit(module, job.device)
@@ -117,6 +122,8 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
 
 def _open_log(job: Job, args: Args, state: dict[str, Any] | None, held: contextlib.ExitStack) -> RunLog:
     """The run folder, new or gone on with, and what is written into it."""
+    if not job.ranks.is_leader:
+        return NoLog(RunFolder(Path(job.ranks.agree(""))))
     if job.resume is None or state is None:
         folder = RunFolder.create(Path(args.run.path), args.run.name)
         folder.write_start(args, job.command, environment(job.device, args.optim.seed))
@@ -128,21 +135,23 @@ def _open_log(job: Job, args: Args, state: dict[str, Any] | None, held: contextl
         folder.forget_after(step)
         folder.begin_summary(args)
     held.enter_context(log_to_file(folder.path))
+    job.ranks.agree(str(folder.path))
     tags = [args.method.method, args.model.model, args.data.dataset]
     wandb = WandbLog(args.run.wandb, folder.path, args.flat(), tags, logger.warning)
     return RunLog(folder, wandb, partial(reports.refresh, folder.path), logger.warning)
 
 
-def _settle(args: Args, method: Method, feed: Feed, device: torch.device, state: dict[str, Any] | None) -> Args:
+def _settle(job: Job, method: Method, feed: Feed, state: dict[str, Any] | None) -> Args:
     """Replace ``auto`` by what it means here, so that the run folder says what was done."""
+    args = job.args
     chosen: str = args.run.precision
     if state is not None:
         with checkpoint.fitting():
             chosen = state["args"]["run"]["precision"]
-    elif chosen == "auto":
+    elif chosen == "auto" and job.ranks.is_leader:
         chosen, ratio = choose_precision(method, feed.batch(0, 0))
         logger.info(f"Precision: {chosen} (a training step in fp32 takes {ratio:.2f} times as long as in bf16 here)")
-    settled = args.run.model_copy(update={"precision": chosen, "device": str(device)})
+    settled = args.run.model_copy(update={"precision": job.ranks.agree(chosen), "device": str(job.device)})
     return args.model_copy(update={"run": settled})
 
 
@@ -209,18 +218,25 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
     finally:
         if module.progress is not None:
             module.progress.close()
-        if module.pipeline is not None:
-            logger.info(f"Stages worked {module.pipeline.balance:.0%} of the busiest one's time")
-            module.pipeline.close()
-        summary = _summarise(module, status, device) | {"error": problem}
-        try:
-            folder.update_summary(**summary)
-        except UserError as error:  # it must not take the place of what ended the run
-            logger.warning(str(error))
-        module.run_log.draw(now=True)
+        if module.layout is not None:
+            logger.info(f"Stages worked {module.layout.balance:.0%} of the busiest one's time")
+            module.layout.close()
+        summary = _close(module, status, device, problem) if module.ranks.is_leader else {}
         module.run_log.close(code)
-    for line in last_words(folder.path, summary, module.run_log.wandb.mode):
-        logger.info(line)
+    if module.ranks.is_leader:
+        for line in last_words(folder.path, summary, module.run_log.wandb.mode):
+            logger.info(line)
+    return summary
+
+
+def _close(module: TrainingModule, status: str, device: torch.device, problem: str | None) -> dict[str, Any]:
+    """Write the summary, and draw for the last time."""
+    summary = _summarise(module, status, device) | {"error": problem}
+    try:
+        module.run_log.folder.update_summary(**summary)
+    except UserError as error:  # it must not take the place of what ended the run
+        logger.warning(str(error))
+    module.run_log.draw(now=True)
     return summary
 
 

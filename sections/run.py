@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from consts import DATASETS
 from sections.fields import TRUE_WORDS, Section, list_from_text, setting
 
-PARALLEL = {"layer_parallel": ("threads",)}
+PARALLEL = {"layer_parallel": ("threads", "processes")}
 _NO_NUL = r"^[^\x00]+$"  # no system takes such a path, and Python has another error for it than for all others
 _ON_DISK = tuple(name for name, facts in DATASETS.items() if facts.on_disk)
 _DOWNLOADABLE = tuple(name for name, facts in DATASETS.items() if facts.downloadable)
@@ -119,12 +119,30 @@ class RunArgs(Section):
     precision: Literal["auto", "fp32", "bf16"] = setting(
         "auto", "arithmetic of the blocks; auto times both for a moment"
     )
-    layer_parallel: Literal["off", "threads"] = setting(
-        "off", "train stages of blocks at the same time, with the bits of one after the other (local methods, CPU)"
+    layer_parallel: Literal["off", "threads", "processes"] = setting(
+        "off", "train stages of blocks at the same time, with the bits of one after the other (local methods)"
     )
-    num_stages: int = setting(2, "stages, cut where measured times are most even", ge=1, needs=PARALLEL)
+    num_stages: int = setting(
+        2, "stages, cut where measured times are most even", ge=1, needs=PARALLEL | {"stages": (None,)}
+    )
     stages: Annotated[str, Field(pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$")] | None = setting(
         None, "blocks of every stage, as 0-2,3-7", shown="measured", needs=PARALLEL
+    )
+    num_replicas: int = setting(
+        1,
+        "processes for every stage; they share each batch, and average their gradients",
+        ge=1,
+        needs={"layer_parallel": ("processes",)},
+    )
+    async_buffer: int = setting(
+        0,
+        "let no stage wait for another: it reads from a buffer that drops and reuses; other bits in every run (0: off)",
+        unit="batches",
+        ge=0,
+        needs={"layer_parallel": ("threads",)},
+    )
+    stage_delay: tuple[float, ...] = setting(
+        (), "hold every step of each stage up for so long, as 0,0.1", unit="seconds", shown="none", needs=PARALLEL
     )
     compile: bool = setting(False, "compile every block with torch.compile (minutes at the start)")
     cuda_graph: Literal["auto", "on", "off"] = setting(
@@ -150,7 +168,30 @@ class RunArgs(Section):
         None, "go on with this run folder; auto: the newest unfinished run of the same settings"
     )
 
-    @field_validator("diagnostics", mode="before")
+    @property
+    def stage_count(self) -> int:
+        """How many stages there are; 1 without ``--layer_parallel``."""
+        if self.layer_parallel == "off":
+            return 1
+        return self.num_stages if self.stages is None else len(self.stages.split(","))
+
+    @field_validator("stage_delay")
+    @classmethod
+    def _no_negative_delay(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 <= delay < float("inf") for delay in value):
+            raise ValueError("needs a number of seconds for every stage, none of them negative, as 0,0.1")
+        return value
+
+    @model_validator(mode="after")
+    def _delay_for_every_stage(self) -> RunArgs:
+        if self.layer_parallel != "off" and self.stage_delay and len(self.stage_delay) != self.stage_count:
+            raise ValueError(
+                f"--stage_delay {','.join(f'{delay:g}' for delay in self.stage_delay)}: there are {self.stage_count} "
+                f"stages, so it needs {self.stage_count} numbers"
+            )
+        return self
+
+    @field_validator("diagnostics", "stage_delay", mode="before")
     @classmethod
     def _list_from_text(cls, value: Any) -> Any:
         return list_from_text(value)

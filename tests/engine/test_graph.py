@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tests.engine.test_pipeline import after
 
 from datamodules.base import DataSpec, ImageSet
 from datamodules.feed import Feed
@@ -23,7 +24,6 @@ from methods._base import Method
 from methods.bp import BackPropagation
 from schemas import Args, build_args
 from tests.conftest import CASES, CLASSES, make_method
-from tests.engine.test_pipeline import after
 from tests.engine.test_run import without_times
 from utils import UsageError
 

@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from engine.partition import measure_blocks, parse_stages, partition
+from engine.parallel.partition import measure_blocks, parse_stages, partition
 from tests.conftest import gradients, make_batch, make_method
 from utils import UsageError
 

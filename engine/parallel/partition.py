@@ -48,7 +48,8 @@ def choose_stages(args: RunArgs, method: Method, batch: Batch) -> list[range]:
     """The stages that ``--layer_parallel`` asks for; empty where it is off.
 
     Raises:
-        UsageError: the blocks do not learn on their own, there are fewer of them than stages, or a GPU is used.
+        UsageError: the blocks do not learn on their own, there are fewer of them than stages, or threads would share a
+            GPU.
     """
     if args.layer_parallel == "off":
         return []
@@ -58,8 +59,8 @@ def choose_stages(args: RunArgs, method: Method, batch: Batch) -> list[range]:
             f"{asked}: the blocks of this method do not learn on their own, each waits for a signal from above; use a "
             f"local one, as --dgl without --is_direct_global"
         )
-    if batch.x_BCHW.is_cuda:
-        raise UsageError(f"{asked} is for a CPU; give --device cpu")
+    if batch.x_BCHW.is_cuda and args.layer_parallel == "threads":
+        raise UsageError(f"{asked} is for a CPU; give --device cpu, or --layer_parallel processes")
     first, count = method.first_trainable, method.last + 1 - method.first_trainable
     if args.stages is not None:
         stages = parse_stages(args.stages, first, method.last)

@@ -1,0 +1,77 @@
+"""Start the processes of a run on this machine, with torch's elastic launcher, and speak for them.
+
+On several machines, or with restarts, the same command runs under ``python -m torch.distributed.run``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.parallel.world import LAUNCHED
+from engine.signals import EXIT_CODES
+from utils import EXIT_FAILURE, EXIT_USAGE, Interrupted, UserError
+
+# Seconds that the others have to end after one has died; then they are killed. A signal leaves them as long to save.
+GRACE_S = 25
+
+
+class Told(UserError):
+    """A process of the run has said what is wrong; nothing is left to say."""
+
+    is_told = True
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("")
+        self.exit_code = exit_code
+
+
+def launch(program: Path, arguments: Sequence[str], count: int, num_replicas: int) -> None:
+    """Run ``program`` ``count`` times with the same arguments, each as one of the processes of a run.
+
+    Raises:
+        Told: a process failed, and has said why.
+        UserError: a process was killed, or the processes cannot be started.
+        Interrupted: a signal ended them all; they have saved.
+    """
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # it reports what is said here in one line
+    os.environ[LAUNCHED] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // count)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(GRACE_S))
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=uuid.uuid4().hex, max_restarts=0,
+        rdzv_backend="c10d", rdzv_endpoint="localhost:0", logs_specs=DefaultLogsSpecs(),
+    )  # fmt: skip
+    try:
+        elastic_launch(config, sys.executable)(str(program), *arguments)
+    except SignalException as stop:
+        raise Interrupted(EXIT_CODES.get(stop.sigval, EXIT_FAILURE)) from None
+    except ChildFailedError as error:
+        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        raise _verdict(codes, num_replicas) from None
+
+
+def _verdict(codes: dict[int, int], num_replicas: int) -> UserError:
+    """What to make of the exit codes of the processes that ended, by rank; minus a signal's number where one killed."""
+    killed = {rank: -code for rank, code in codes.items() if code < 0 and -code not in EXIT_CODES}
+    if killed:
+        rank, number = next(iter(killed.items()))
+        stage, replica = divmod(rank, num_replicas)
+        who = f"stage {stage}" + (f", replica {replica}," if num_replicas > 1 else "")
+        name = signal.Signals(number).name
+        return UserError(
+            f"the process of {who} was killed ({name}), and the run has ended; what was saved last is whole, go on "
+            f"from it with --resume auto"
+        )
+    return Told(EXIT_USAGE if EXIT_USAGE in codes.values() else EXIT_FAILURE)

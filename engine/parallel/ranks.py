@@ -1,0 +1,207 @@
+"""The processes that train one run together, and what they have to agree on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from datamodules.base import Batch
+from engine.parallel.world import LAUNCHED, Alone, Value
+from engine.signals import StopRequest
+from schemas import RunArgs
+from utils import EXIT_USAGE, UsageError, UserError
+
+# Nobody waits in vain: a process that dies closes its connections, which ends every wait. One that is slow only slows.
+_PATIENCE = timedelta(days=7)
+
+
+class PeerGone(UserError):
+    """Another process of the run ended; what it had to say it has said."""
+
+    @property
+    def is_told(self) -> bool:  # type: ignore[override]
+        """The launcher tells it, where it is our own."""
+        return LAUNCHED in os.environ
+
+
+class Ranks(Alone):
+    """This process as one of a grid: stages one after the other, and replicas of each side by side.
+
+    Attributes:
+        stage, replica: its place in the grid.
+        num_stages, num_replicas: the grid's size.
+        shares_gpu: whether all of them train on one GPU; NCCL connects GPUs, not two processes on one.
+        data: the group through which the numbers go.
+    """
+
+    def __init__(self, args: RunArgs) -> None:
+        rank = dist.get_rank()
+        self.is_leader = rank == 0
+        self.num_stages, self.num_replicas = args.stage_count, args.num_replicas
+        self.stage, self.replica = divmod(rank, self.num_replicas)
+        self.shares_gpu = args.device not in ("auto", "cpu", "cuda")
+        self._has_gpus = args.device != "cpu" and torch.cuda.is_available()
+        self._connect()
+
+    def device_name(self, args: RunArgs) -> str:
+        """``--device`` for this process: on every machine each takes a GPU of its own, unless one is named."""
+        if args.device not in ("auto", "cuda") or (args.device == "auto" and not torch.cuda.is_available()):
+            return args.device
+        return f"cuda:{os.environ.get('LOCAL_RANK', os.environ['RANK'])}"
+
+    def _connect(self) -> None:
+        """Make the groups; every process makes every group, in one order."""
+        backend = "nccl" if self._has_gpus and not self.shares_gpu else "gloo"
+        self.data = _new_group(None, backend)
+        for stage in range(self.num_stages if self.num_replicas > 1 else 0):
+            members = list(range(stage * self.num_replicas, (stage + 1) * self.num_replicas))
+            groups = [_new_group(members, name) for name in (backend, "gloo")]
+            if stage == self.stage:
+                self._siblings, self._siblings_control = groups
+
+    def rank_of(self, stage: int) -> int:
+        """The process that trains this replica's part of ``stage``."""
+        return stage * self.num_replicas + self.replica
+
+    def agree(self, value: Value) -> Value:
+        """The leader's value.
+
+        Raises:
+            PeerGone: another process ended.
+        """
+        box = [value]
+        with lost_connections_told():
+            dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def tell_all(self, value: Value) -> list[Value]:
+        """What every process says, by rank.
+
+        Raises:
+            PeerGone: another process ended.
+        """
+        said: list[Any] = [None] * dist.get_world_size()
+        with lost_connections_told():
+            dist.all_gather_object(said, value)
+        return said
+
+    def tell_leader(self, value: Value) -> list[Value] | None:
+        """On the leader what every process says, by rank; else None.
+
+        Raises:
+            PeerGone: another process ended.
+        """
+        said: list[Any] | None = [None] * dist.get_world_size() if self.is_leader else None
+        with lost_connections_told():
+            dist.gather_object(value, said, dst=0)
+        return said
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """As `Alone.together`.
+
+        Raises:
+            UserError: what failed, with the process named where the others did not fail.
+        """
+        problem: tuple[str, int] | None = None
+        try:
+            yield
+        except UserError as error:
+            problem = (str(error), error.exit_code)
+        said = self.tell_all(problem)
+        found = first_set(said)
+        if found is not None:
+            where = "" if all(said) else f"process {said.index(found)}: "
+            kind = UsageError if found[1] == EXIT_USAGE else UserError
+            raise kind(f"{where}{found[0]}")
+
+    def agree_to_stop(self, stop: StopRequest) -> None:
+        """Let a signal that one process got count for all of them."""
+        stop.exit_code = first_set(self.tell_all(stop.exit_code))
+
+    def share_of(self, batch: Batch) -> Batch:
+        """This replica's images of a batch; what is drawn for them from now on is its own."""
+        if self.num_replicas == 1:
+            return batch
+        size = batch.y_B.shape[0] // self.num_replicas
+        part = slice(self.replica * size, (self.replica + 1) * size)
+        torch.manual_seed((torch.initial_seed() + self.replica) % 2**63)
+        return Batch(*(None if values is None else values[part] for values in batch))
+
+    def any_sibling(self, value: bool) -> bool:
+        """Whether it is true for any replica of this stage."""
+        if self.num_replicas == 1:
+            return value
+        flag_1 = torch.tensor([int(value)])
+        with lost_connections_told():
+            dist.all_reduce(flag_1, group=self._siblings_control)
+        return bool(flag_1)
+
+    def average(self, optimizer: torch.optim.Optimizer) -> None:
+        """Bring the gradients of ``optimizer``'s parameters to their mean over the replicas, one group at a time."""
+        if self.num_replicas == 1:
+            return
+        under_way: list[tuple[list[Tensor], Tensor, dist.Work]] = []
+        with lost_connections_told():
+            for group in optimizer.param_groups:
+                grads = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
+                flat_N = torch.cat([grad.flatten() for grad in grads])
+                under_way.append((grads, flat_N, dist.all_reduce(flat_N, group=self._siblings, async_op=True)))
+            for grads, flat_N, work in under_way:
+                work.wait()
+                flat_N /= self.num_replicas
+                for grad, mean_N in zip(grads, flat_N.split([grad.numel() for grad in grads]), strict=True):
+                    grad.copy_(mean_N.view(grad.shape))
+
+
+def _new_group(members: list[int] | None, backend: str) -> dist.ProcessGroup:
+    group = dist.new_group(members, timeout=_PATIENCE, backend=backend)
+    assert isinstance(group, dist.ProcessGroup) or group is dist.GroupMember.NON_GROUP_MEMBER
+    return group  # type: ignore[return-value]
+
+
+def first_set(values: Sequence[Value | None]) -> Value | None:
+    """The first that is not None."""
+    return next((value for value in values if value is not None), None)
+
+
+@contextlib.contextmanager
+def lost_connections_told() -> Iterator[None]:
+    """Say in one line that another process is gone; gloo and NCCL have many words for it.
+
+    Raises:
+        PeerGone: in place of a RuntimeError inside the block.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerGone(
+            "lost the connection to another process of this run, which has ended; what was saved last is whole, go on "
+            "from it with --resume auto"
+        ) from error
+
+
+@contextlib.contextmanager
+def joined_ranks(args: RunArgs) -> Iterator[Ranks]:
+    """Meet the other processes of the run; leave them at the end.
+
+    Raises:
+        UserError: they cannot be reached.
+    """
+    try:
+        dist.init_process_group("gloo", timeout=_PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        reason = f"{error}".partition("\n")[0].strip()
+        raise UserError(f"--layer_parallel processes: the processes cannot meet at {where}: {reason}") from None
+    try:
+        yield Ranks(args)
+    finally:
+        dist.destroy_process_group()

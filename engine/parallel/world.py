@@ -1,0 +1,76 @@
+"""Which process of a run this one is, before torch is loaded: the variables that torch's launcher sets."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+from utils import UsageError
+
+if TYPE_CHECKING:
+    from engine.signals import StopRequest
+    from schemas import RunArgs
+
+Value = TypeVar("Value")
+LAUNCHED = "BEYOND_BACKPROP_LAUNCHED"  # set for the processes that a command starts by itself; it then speaks for them
+
+
+class Alone:
+    """One process that does everything: what `Ranks` is with nobody to agree with."""
+
+    is_leader, stage, replica = True, 0, 0
+
+    def agree(self, value: Value) -> Value:
+        """The leader's value."""
+        return value
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Do what may fail in one process only; what fails in one then fails in all."""
+        yield
+
+    def device_name(self, args: RunArgs) -> str:
+        """``--device`` for this process."""
+        return args.device
+
+    def agree_to_stop(self, stop: StopRequest) -> None:
+        """Let a signal that one process got count for all of them."""
+
+
+def num_ranks(args: RunArgs) -> int:
+    """How many processes these settings need: a grid of stages and replicas."""
+    return args.stage_count * args.num_replicas if args.layer_parallel == "processes" else 1
+
+
+def is_leader() -> bool:
+    """Whether this process is the one that talks to the user and writes the run folder."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def is_restart() -> bool:
+    """Whether torch's launcher has started these processes again after one of them died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def must_launch(args: RunArgs) -> bool:
+    """Whether the processes of the run are still to be started.
+
+    Raises:
+        UsageError: there are other processes than the settings need.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return args.layer_parallel == "processes"
+    there, needed = int(os.environ["WORLD_SIZE"]), num_ranks(args)
+    if there == needed:
+        return False
+    if args.layer_parallel != "processes":
+        raise UsageError(
+            f"{there} processes were started, but --layer_parallel is {args.layer_parallel}; give --layer_parallel "
+            f"processes, or start one"
+        )
+    raise UsageError(
+        f"{there} processes were started, but {args.stage_count} stages of {args.num_replicas} replicas each need "
+        f"{needed}; change --num_stages, --stages or --num_replicas, or start as many"
+    )
