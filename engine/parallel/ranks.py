@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from datamodules.base import Batch
 from engine.parallel.world import LAUNCHED, Alone, Value
@@ -196,7 +197,11 @@ def joined_ranks(args: RunArgs) -> Iterator[Ranks]:
         UserError: they cannot be reached.
     """
     try:
-        dist.init_process_group("gloo", timeout=_PATIENCE)
+        # A launcher that starts the processes again keeps its store, in which the dead have left their addresses: gloo
+        # would wait for them, so every start has keys of its own.
+        store, rank, count = next(rendezvous("env://", timeout=_PATIENCE))
+        store = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         reason = f"{error}".partition("\n")[0].strip()
