@@ -58,7 +58,21 @@ class ModuleArgs(MethodArgs):
         return self
 
 
-class SslArgs(ModuleArgs):
+class SequentialArgs(ModuleArgs):
+    """Order of local methods."""
+
+    sequential: bool = setting(
+        False, "train one block (or module) after the other, each for an equal share of --epochs, then freeze it"
+    )
+
+    @model_validator(mode="after")
+    def _blocks_alone(self) -> SequentialArgs:
+        if self.sequential and self.overlap:
+            raise ValueError("--sequential and --overlap exclude each other: a block that is finished learns no more")
+        return self
+
+
+class SslArgs(SequentialArgs):
     """Self-supervised task of local methods."""
 
     ssl: bool = setting(False, "give every block but the last a self-supervised loss beside its own")
