@@ -10,6 +10,8 @@ Signal:
     flag, on the outputs of the blocks before it, which are finished: no gradient, no update, no weight decay,
     statistics of BatchNorm as they are. Blocks above are not run. Every phase begins with the learning rate's course
     anew and without momentum. With one module it is back-propagation.
+    ``--pred_aux_type cnn_full`` is the paper's head; ``--aux_mlp_n_hidden_layers`` of 0, 1 and 2 are its k = 1, 2, 3.
+    ``evaluate --early_exit`` also gives its ensemble: the exits' logits added, that of exit i with weight 2^i.
 
 Cost:
     One block's graph, gradients and optimiser step; a block that is finished is still run forward, because images are

@@ -109,6 +109,7 @@ USAGE_ERRORS = {
     "--dataset folder --download": "--download has no effect",
     "--random_crop --random_resized_crop": "exclude each other",
     "--bp --sequential": "--sequential has no effect with --method bp; it belongs to: dgl, ",
+    "--dgl --pred_aux_type cnn_full --aux_mlp_hidden_dim 8": "--aux_mlp_hidden_dim has no effect: it needs --pred_aux",
     "--dgl --sequential": "--sequential shares --epochs 20 among 3 blocks in turn, so it must be a multiple of 3, as",
     "--dgl --sequential --num_modules 2 --epochs 1": "must be a multiple of 2, as 2",
     "--dgl --sequential --epochs 6 --warmup_epochs 2": "--warmup_epochs 2 must be below the 2 epochs that --sequential",
