@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from consts import PROGRAM
 from engine.signals import signals_end_it
-from utils import EXIT_SIGINT, Interrupted, UserError, printable
+from utils import EXIT_SIGINT, Interrupted, UsageError, UserError, printable
 
 if TYPE_CHECKING:
     import torch
@@ -61,13 +61,38 @@ def train(command: cli.Command) -> None:
     if resume is not None and is_done(resume):
         logger.info(f"{resume} is finished already; nothing to do")
         return
+    judge = teacher_of(args) if resume is None else None
 
     from engine.devices import resolve_device
+    from engine.teacher import rank
     from engine.trainer import Job, run
 
     device = resolve_device(args.run.device)
+    teacher = None if judge is None else restored(*judge, "best", device)
     method, splits = assemble(args)
-    run(Job(args, command.text, method, splits, device, resume))
+    ranking_P = None if teacher is None else rank(teacher, splits.train, args.data.curriculum)
+    if teacher is not None:
+        logger.info(f"Curriculum: {args.data.curriculum} among {len(splits.train.labels_P)} images")
+    run(Job(args, command.text, method, splits, device, resume, ranking_P))
+
+
+def teacher_of(args: Args) -> tuple[Path, Args] | None:
+    """Folder and settings of the run that ``--curriculum_teacher`` names; None without a curriculum.
+
+    Raises:
+        UsageError: there is no such run, or it saw another data set.
+    """
+    import cli
+
+    if args.data.curriculum == "none":
+        return None
+    flag, path = "--curriculum_teacher", Path(str(args.data.curriculum_teacher))
+    try:
+        settings = cli.args_of_run(path)
+    except UsageError as error:
+        raise UsageError(f"{flag} {error}") from None
+    cli.check_same_images(args, settings, flag=flag)
+    return path, settings
 
 
 def report(command: cli.Command) -> None:

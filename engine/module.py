@@ -323,12 +323,14 @@ class TrainingModule(pl.LightningModule):
 
     def state(self) -> dict[str, Any]:
         """All that the rest of the run depends on."""
+        curriculum = self.feeds[TRAIN].curriculum
         return {
             "args": self.args.model_dump(mode="json"),
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "phase": self.method.phases.now,
+            "ranking": None if curriculum is None else curriculum.ranking_P,
             "train_s": self.train_s,
             "time_s": self.time_s,
             "best": self.best,
