@@ -90,4 +90,6 @@ def test_observers_look_at_blocks_that_do_not_learn_yet(run) -> None:
         assert [f"inside/block_{index:02d}/alignment" in record for index in range(3)] == [
             index == phase for index in range(3)
         ]
+        if phase == 2:  # on top of finished blocks the last one learns by back-propagation
+            assert record["inside/block_02/alignment"] == pytest.approx(1, abs=1e-6)
         assert torch.tensor([record[f"inside/block_{index:02d}/probe_accuracy"] for index in range(3)]).isfinite().all()
