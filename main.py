@@ -68,11 +68,11 @@ def train(command: cli.Command) -> None:
     from engine.trainer import Job, run
 
     device = resolve_device(args.run.device)
-    teacher = None if judge is None else restored(*judge, "best", device)
     method, splits = assemble(args)
-    ranking_P = None if teacher is None else rank(teacher, splits.train, args.data.curriculum)
-    if teacher is not None:
-        logger.info(f"Curriculum: {args.data.curriculum} among {len(splits.train.labels_P)} images")
+    ranking_P = None
+    if judge is not None:
+        ranking_P = rank(restored(*judge, "best", device), splits.train, args.data.curriculum)
+        logger.info(f"Curriculum: {args.data.curriculum}, {len(ranking_P)} images ranked by {judge[0]}")
     run(Job(args, command.text, method, splits, device, resume, ranking_P))
 
 
