@@ -9,7 +9,7 @@ Signal:
     the total, so 60 epochs give three blocks 20 each. In phase i block i minimises the loss that it has without the
     flag, on the outputs of the blocks before it, which are finished: no gradient, no update, no weight decay,
     statistics of BatchNorm as they are. Blocks above are not run. Every phase begins with the learning rate's course
-    anew and without momentum. With one module it is back-propagation.
+    anew and without momentum. With one module the flag changes nothing.
     ``--pred_aux_type cnn_full`` is the paper's head; ``--aux_mlp_n_hidden_layers`` of 0, 1 and 2 are its k = 1, 2, 3.
     ``evaluate --early_exit`` also gives its ensemble: the exits' logits added, that of exit i with weight 2^i.
 
