@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from consts import PROGRAM
 from engine.parallel.world import is_leader
 from engine.signals import signals_end_it
-from utils import EXIT_SIGINT, Interrupted, UserError, printable
+from utils import EXIT_SIGINT, Interrupted, UsageError, UserError, printable
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     import cli
     from datamodules.base import Splits
@@ -104,7 +105,43 @@ def train_in(args: Args, text: str, resume: Path | None, ranks: Alone) -> None:
     with ranks.together():
         device = resolve_device(ranks.device_name(args.run))
         method, splits = assemble(args)
-    run(Job(args, text, method, splits, device, resume, ranks))
+        ranking_P = None
+        if resume is None and ranks.is_leader:
+            ranking_P = ranking(args, splits, device)
+    run(Job(args, text, method, splits, device, resume, ranks, ranks.agree(ranking_P)))
+
+
+def ranking(args: Args, splits: Splits, device: torch.device) -> Tensor | None:
+    """The training images in the order in which ``--curriculum`` lets them in; None without one."""
+    from loguru import logger
+
+    from engine.teacher import rank
+
+    judge = teacher_of(args)
+    if judge is None:
+        return None
+    ranking_P = rank(restored(*judge, "best", device), splits.train, args.data.curriculum)
+    logger.info(f"Curriculum: {args.data.curriculum}, {len(ranking_P)} images ranked by {judge[0]}")
+    return ranking_P
+
+
+def teacher_of(args: Args) -> tuple[Path, Args] | None:
+    """Folder and settings of the run that ``--curriculum_teacher`` names; None without a curriculum.
+
+    Raises:
+        UsageError: there is no such run, or it saw another data set.
+    """
+    import cli
+
+    if args.data.curriculum == "none":
+        return None
+    flag, path = "--curriculum_teacher", Path(str(args.data.curriculum_teacher))
+    try:
+        settings = cli.args_of_run(path)
+    except UsageError as error:
+        raise UsageError(f"{flag} {error}") from None
+    cli.check_same_images(args, settings, flag=flag)
+    return path, settings
 
 
 def report(command: cli.Command) -> None:

@@ -14,7 +14,7 @@ from pydantic import SerializeAsAny, model_validator
 
 from consts import NETWORKS
 from sections.fields import POSITIVE, Below, Section, setting
-from sections.method import DEFAULT_METHOD, LocalArgs, MethodArgs, ModuleArgs, SslArgs
+from sections.method import DEFAULT_METHOD, LocalArgs, MethodArgs, ModuleArgs, SequentialArgs, SslArgs
 from sections.run import DataArgs, OptimArgs, RunArgs
 
 
@@ -72,7 +72,7 @@ class DglArgs(LocalArgs):
 
     @model_validator(mode="after")
     def _one_signal(self) -> DglArgs:
-        for flag in ("ssl", "overlap", "supcon_loss_weight"):
+        for flag in ("ssl", "sequential", "overlap", "supcon_loss_weight"):
             if self.is_direct_global and getattr(self, flag):
                 raise ValueError(f"--is_direct_global and --{flag} exclude each other; give one")
         return self
@@ -82,7 +82,7 @@ class PredsimArgs(LocalArgs):
     """Prediction and similarity matching (predsim)."""
 
     method: Literal["predsim"] = "predsim"
-    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f"] = setting(
+    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f", "cnn_full"] = setting(
         "linear", "classification head of every block but the last", needs={"sim_loss_weight": Below(1)}
     )
     sim_loss_weight: float = setting(
@@ -108,11 +108,11 @@ class InfoproArgs(LocalArgs):
     label_weight_first: float = setting(0.05, "weight of the loss with labels, first block", ge=0)
     label_weight_last: float = setting(0.5, "the same in the block before the last", ge=0)
     contrast_temperature: float = setting(0.07, "temperature of contrastive losses", gt=0)
-    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f"] = setting(
+    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f", "cnn_full"] = setting(
         "1c2f", "head of every block but the last"
     )
     aux_mlp_hidden_dim: int = setting(
-        128, "width of its hidden layers (mlp_sr has its own)", ge=1,
+        128, "width of its hidden layers (mlp_sr and cnn_full have their own)", ge=1,
         needs={"pred_aux_type": ("mlp", "cnn", "pooled", "1c2f"), "aux_mlp_n_hidden_layers": POSITIVE},
     )  # fmt: skip
 
@@ -200,7 +200,7 @@ class Args(Section):
         if min(ends) < first or max(ends) >= count:
             words = ",".join(map(str, method.module_ends))
             raise ValueError(f"--module_ends {words}: {trained}, so they must lie in {first} to {count - 1}")
-        num_modules = method.num_modules or (len(ends) if method.module_ends else count - first)
+        num_modules = self.num_modules
         if method.overlap >= num_modules:
             there = f"there are {num_modules} modules" if num_modules > 1 else "there is one module"
             raise ValueError(f"--overlap {method.overlap}: {there}, so it can be at most {num_modules - 1}")
@@ -215,6 +215,37 @@ class Args(Section):
                 f"{size}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _phases_are_equal(self) -> Args:
+        if not isinstance(self.method, SequentialArgs) or not self.method.sequential:
+            return self
+        epochs, count = self.optim.epochs, self.num_modules
+        if epochs % count:
+            below, above = epochs // count * count, -(-epochs // count) * count
+            near = f"{below} or {above}" if below else above
+            raise ValueError(
+                f"--sequential shares --epochs {epochs} among {count} blocks in turn, so it must be a multiple of "
+                f"{count}, as {near}"
+            )
+        if self.optim.warmup_epochs >= epochs // count:
+            raise ValueError(
+                f"--warmup_epochs {self.optim.warmup_epochs:g} must be below the {epochs // count} epochs that "
+                "--sequential gives a block"
+            )
+        if self.run.layer_parallel != "off":
+            raise ValueError("--sequential and --layer_parallel exclude each other: only one block learns at a time")
+        return self
+
+    @property
+    def num_modules(self) -> int:
+        """Blocks that are trained, or the modules to which they are joined."""
+        method, count = self.method, NETWORKS[self.model.model].num_blocks
+        if isinstance(method, ModuleArgs) and method.num_modules is not None:
+            return method.num_modules
+        if isinstance(method, ModuleArgs) and method.module_ends:
+            return len({*method.module_ends, count - 1})
+        return count - method.first_trainable_block % count
 
     @property
     def num_skipped_blocks(self) -> int:

@@ -71,8 +71,8 @@ def args_of_run(folder: Path) -> Args:
     return _validated(values | {"method": Item(method, "method")})
 
 
-def check_same_images(own: Args, *others: Args) -> None:
-    """Refuse to compare runs that were not tested on the same images.
+def check_same_images(own: Args, *others: Args, flag: str = "--cka") -> None:
+    """Refuse to put runs together that did not see the same images; ``flag`` asked for it.
 
     Raises:
         UsageError: their data sets differ; of ``folder``, their trees.
@@ -84,7 +84,7 @@ def check_same_images(own: Args, *others: Args) -> None:
         )  # fmt: skip
         if one != two:
             raise UsageError(
-                f"--cka: that run saw {two}, but this one {one}; they must have been tested on the same images"
+                f"{flag}: that run saw {two}, but this one {one}; they must have been tested on the same images"
             )
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 from consts import CROP_PADDING
 from datamodules.augment import Drawn, Draws, draw, generator
 from datamodules.base import Batch, DataSpec, ImageSet
+from datamodules.curriculum import Curriculum
 from schemas import DataArgs
 from utils import UsageError
 
@@ -37,6 +38,7 @@ class Feed:
         device: where the split is kept.
         augment: settings of the augmentations; None for evaluation.
         seed: seed of order and augmentation.
+        curriculum: which images an epoch may draw, of all of them; None for no limit.
 
     Raises:
         UsageError: fewer training images than one batch needs.
@@ -51,6 +53,7 @@ class Feed:
         *,
         augment: DataArgs | None = None,
         seed: int = 0,
+        curriculum: Curriculum | None = None,
     ) -> None:
         if augment is not None and batch_size > images.num_images:
             count = images.num_images
@@ -58,7 +61,7 @@ class Feed:
                 f"--batch_size {batch_size}: there are {count} training images, so it must be at most {count}"
             )
         self.spec = spec
-        self.batch_size, self._augment, self._seed = batch_size, augment, seed
+        self.batch_size, self._augment, self._seed, self.curriculum = batch_size, augment, seed, curriculum
         self._height, self._width = spec.height, spec.width
         padding = CROP_PADDING if augment is not None and augment.random_crop else 0
         pixels_PHWC = images.images_PHWC.to(device).contiguous()
@@ -132,7 +135,7 @@ class Feed:
         return x_BHWC.permute(0, 3, 1, 2)  # a view: NHWC in memory is what channels_last means
 
     def draws(self, epoch: int) -> Draws:
-        """What is done to the images of ``epoch``, on the CPU, in the order of `epoch_order`.
+        """What is done to the images of ``epoch``, on the CPU, by position in its order.
 
         Raises:
             ValueError: the feed does not augment.
@@ -143,7 +146,12 @@ class Feed:
 
     def drawn(self, epoch: int) -> Drawn:
         """Order and draws of ``epoch``, on the CPU; for a GPU in pinned memory, from where a copy need not wait."""
-        drawn = Drawn(epoch_order(self._seed, epoch, self._labels_P.shape[0]), self.draws(epoch))
+        draws = self.draws(epoch)
+        if self.curriculum is None:
+            order_P = epoch_order(self._seed, epoch, self._labels_P.shape[0])
+        else:
+            order_P = self.curriculum.order(self._seed, epoch)
+        drawn = Drawn(order_P, draws)
         return drawn.each(Tensor.pin_memory) if self.device.type == "cuda" else drawn
 
     def _augmented(self, picked_B: Tensor, draws: Draws) -> Tensor:

@@ -41,7 +41,7 @@ def gradient_alignment(method: Method, plain: Backbone, batch: Batch) -> dict[in
     wanted = set(plain.state_dict())
     plain.load_state_dict({name: value for name, value in method.backbone.state_dict().items() if name in wanted})
     plain.train()
-    for block in plain.blocks[: method.first_trainable]:
+    for block in plain.blocks[: method.phases.learning.start]:
         block.eval()
     for network in (probe, plain):
         for module in network.modules():

@@ -83,8 +83,18 @@ def choose(outcomes: Sequence[Outcome], within: float) -> Outcome:
 
 
 def ensemble_accuracy(probabilities_EPN: Tensor, y_P: Tensor) -> float:
-    """Accuracy in percent of the mean of the exits' probabilities."""
+    """Accuracy in percent of the mean of the exits' probabilities, or of other scores."""
     return 100 * float((probabilities_EPN.mean(0).argmax(1) == y_P.cpu()).double().mean())
+
+
+def greedy_weighted(logits_EPN: Tensor) -> Tensor:
+    """The exits' logits times 1, 2, 4, ... over the sum of these, in float64 on the CPU.
+
+    Added up they are the ensemble of Belilovsky et al. 2019 (arXiv 1812.11446): an exit weighs as much as all before
+    it, and the first once more.
+    """
+    weights_E = 2.0 ** torch.arange(len(logits_EPN), dtype=torch.float64)
+    return logits_EPN.double().cpu() * (weights_E / weights_E.sum())[:, None, None]
 
 
 def exit_flops(method: Method, x_1CHW: Tensor) -> dict[int, int]:

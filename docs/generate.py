@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from cli.messages import allowed  # noqa: E402
-from schemas import LocalArgs, MethodArgs, ModuleArgs, SslArgs, method_sections  # noqa: E402
+from schemas import LocalArgs, MethodArgs, ModuleArgs, SequentialArgs, SslArgs, method_sections  # noqa: E402
 from sections.fields import extra  # noqa: E402
 
 PAGE = ROOT / "docs" / "methods.md"
@@ -56,6 +56,7 @@ def page() -> str:
     supcon = ["supcon_loss_weight", "contrast_temperature"]
     options = {
         "--num_modules": ("_modules", own(ModuleArgs)),
+        "--sequential": ("_sequential", own(SequentialArgs)),
         "--ssl": ("_ssl", [name for name in own(SslArgs) if name not in supcon]),
         "--supcon_loss_weight": ("_supcon", supcon),
         "--coarse_labels_first": ("_coarse", ["coarse_labels_first"]),

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
+from methods._base import Method
 from utils import UserError, atomic_write, sync_folder
 
 VERSION = 1
@@ -128,14 +128,15 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def restore(module: nn.Module, state: dict[str, Any]) -> None:
-    """Give ``module`` the weights of a checkpoint.
+def restore(method: Method, state: dict[str, Any]) -> None:
+    """Give ``method`` the weights of a checkpoint, and let it know how far the blocks were.
 
     Raises:
         UserError: they are those of another network or method.
     """
     with fitting():
-        module.load_state_dict(state["method"])
+        method.load_state_dict(state["method"])
+        method.enter_phase(state.get("phase", 0))
 
 
 @contextlib.contextmanager

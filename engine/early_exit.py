@@ -19,11 +19,11 @@ from utils import UsageError
 
 WITHIN = 0.5  # points of accuracy that may be lost
 CALIBRATION_IMAGES = 5000  # at most, where training images must serve
-TABLE, PLOT = "early_exit.csv", f"{PLOT_DIR}/early_exit.svg"
+TABLE, EXITS, PLOT = "early_exit.csv", "exits.csv", f"{PLOT_DIR}/early_exit.svg"
 
 
 def study_exits(run: Trained) -> Iterator[str]:
-    """Write ``early_exit.csv`` and ``plots/early_exit.svg``, and say what they show, line by line.
+    """Write ``early_exit.csv``, ``exits.csv`` and ``plots/early_exit.svg``, and say what they show, line by line.
 
     Raises:
         UsageError: the network has one exit only.
@@ -53,6 +53,13 @@ def study_exits(run: Trained) -> Iterator[str]:
         (costs[row], 100 * float((each_PN.argmax(1) == test_y_P.cpu()).double().mean()))
         for row, each_PN in enumerate(tested_EPN)
     ]
+    prefixes = [exits.greedy_weighted(test_EPN[: row + 1]) for row in range(len(flops))]
+    together = [exits.ensemble_accuracy(prefix_EPN, test_y_P) for prefix_EPN in prefixes]
+    run.write_table(
+        EXITS,
+        ["block", "flops", "test_accuracy", "temperature", "greedy_ensemble_test_accuracy"],
+        zip(map(block_name, flops), *zip(*alone, strict=True), temperatures, together, strict=True),
+    )
     plain = exits.network_flops(method, image_1CHW)
     points = [(each.flops, each.accuracy) for each in outcomes]
     with run.folder.writing(PLOT):
@@ -66,6 +73,7 @@ def study_exits(run: Trained) -> Iterator[str]:
             f"({100 * costs[row] / plain:4.0f} % of the network without heads)  temperature {temperature:.2f}"
         )
     yield f"  mean of all exits' probabilities: {ACCURACY} {exits.ensemble_accuracy(tested_EPN, test_y_P):.2f}"
+    yield f"  greedy ensemble, logits of exit i weighted by 2^i: {ACCURACY} {together[-1]:.2f}"
     leave = "  ".join(
         f"{block_name(index)} {100 * share:.0f} %" for index, share in zip(flops, best.shares, strict=True)
     )
@@ -74,7 +82,7 @@ def study_exits(run: Trained) -> Iterator[str]:
         f"  cheapest within {WITHIN} points (chosen on {split}): {when}: {ACCURACY} {best.accuracy:.2f}, "
         f"{best.flops / 1e6:.2f} MFLOPs an image ({100 * best.flops / plain:.0f} %); leaving at {leave}"
     )
-    yield f"  written: {run.folder.path / TABLE}, {run.folder.path / PLOT}"
+    yield f"  written: {', '.join(str(run.folder.path / name) for name in (TABLE, EXITS, PLOT))}"
 
 
 def _calibration_feed(run: Trained) -> Feed:

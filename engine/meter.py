@@ -66,7 +66,8 @@ class Meter:
 def batch_sums(output: StepOutput, y_B: Tensor) -> tuple[list[str], Tensor]:
     """Names and sums over one batch of (B,) labels, (M,) in float64 on the device."""
     values = dict(_sums(output, y_B))
-    return list(values), torch.stack([value.double() for value in values.values()])
+    none_M = torch.zeros(0, dtype=torch.float64, device=y_B.device)  # of a network whose first blocks have no exit
+    return list(values), torch.stack([value.double() for value in values.values()]) if values else none_M
 
 
 def _sums(output: StepOutput, y_B: Tensor) -> Iterator[tuple[str, Tensor]]:

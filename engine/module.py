@@ -110,6 +110,11 @@ class TrainingModule(pl.LightningModule):
         """The epoch of the next step, from 0."""
         return self.step // self.steps_per_epoch
 
+    @property
+    def phase(self) -> int:
+        """The phase of the next step, from 0; equally many epochs belong to each."""
+        return self.step * self.method.phases.count // self.num_steps
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """For Lightning's book-keeping; steps are taken on the optimiser itself."""
         return self.optimizer
@@ -119,6 +124,15 @@ class TrainingModule(pl.LightningModule):
         self.stop.install()
         self.progress = Progress(self.num_steps, self.step, self.args.run.progress_bar and self.ranks.is_leader)
         self._clock = time.monotonic() - self.time_s
+        self._enter_phase()
+
+    def _enter_phase(self) -> None:
+        """Let the blocks learn whose turn it is at the next step, and record a step of theirs where that is wanted."""
+        self.graph = None  # its memory first
+        self.method.enter_phase(self.phase)
+        phases = self.method.phases
+        if phases.count > 1:
+            logger.info(f"Phase {phases.now + 1}/{phases.count}: {block_name(phases.learning[0])} learns")
         if self.recorder is not None:
             self._record(self.recorder)
 
@@ -146,6 +160,8 @@ class TrainingModule(pl.LightningModule):
         """Take every step of ``chunk``, then read the meter once and write one line."""
         begin = time.perf_counter()
         before = self.interval.num_images
+        if self.phase != self.method.phases.now:
+            self._enter_phase()
         self._take_steps(chunk)
         if self.step <= chunk[-1]:
             self._note_time(begin)
@@ -235,7 +251,8 @@ class TrainingModule(pl.LightningModule):
         self.progress.advance(f"epoch {step // self.steps_per_epoch + 1}/{self.args.optim.epochs}")
 
     def _learning_rate(self, step: int) -> float:
-        return learning_rate(self.args.optim, step, self.num_steps, rate_dtype(self.feeds[TRAIN].device))
+        dtype = rate_dtype(self.feeds[TRAIN].device)
+        return learning_rate(self.args.optim, step, self.num_steps, dtype, self.method.phases.count)
 
     def _note_time(self, begin: float) -> float:
         seconds = time.perf_counter() - begin
@@ -299,7 +316,8 @@ class TrainingModule(pl.LightningModule):
         self._announce(epoch, values)
         if self.run_log.is_due or self.step == self.num_steps:
             self._show_pictures(epoch)
-        chosen = values[metric_name(VAL if VAL in self.feeds else TEST, ACCURACY)]
+        # The network has no accuracy before all its blocks have begun to learn, and no epoch before that is the best.
+        chosen = values.get(metric_name(VAL if VAL in self.feeds else TEST, ACCURACY), self.best["chosen"])
         better = chosen > self.best["chosen"]
         if better:
             self.best = {"epoch": epoch + 1, "chosen": chosen, "test": values[metric_name(TEST, ACCURACY)]}
@@ -325,20 +343,26 @@ class TrainingModule(pl.LightningModule):
             f"Epoch {epoch + 1:0{len(str(epochs))}d}/{epochs} ({duration(self.time_s)})",
             f"ETA {duration(self.progress.eta_s)}",
         ]
+        learning = self.method.phases.learning
+        block = learning[0] if self.method.last not in learning else None  # in place of the network
+        parts += [block_name(block)] if block is not None else []
         for split in (TRAIN, VAL, TEST):
-            if metric_name(split, LOSS) in values:
-                loss, accuracy = values[metric_name(split, LOSS)], values[metric_name(split, ACCURACY)]
+            if {metric_name(split, LOSS, block), metric_name(split, ACCURACY, block)} <= values.keys():
+                loss, accuracy = values[metric_name(split, LOSS, block)], values[metric_name(split, ACCURACY, block)]
                 parts.append(f"{split.capitalize()} loss={loss:.4f} acc={accuracy:.2f}%")
         logger.info(" | ".join(parts))
         self.progress.spoke()
 
     def state(self) -> dict[str, Any]:
         """All that the rest of the run depends on."""
+        curriculum = self.feeds[TRAIN].curriculum
         return {
             "args": self.args.model_dump(mode="json"),
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
+            "phase": self.method.phases.now,
+            "ranking": None if curriculum is None else curriculum.ranking_P,
             "train_s": self.train_s,
             "time_s": self.time_s,
             "best": self.best,

@@ -22,9 +22,11 @@ def _cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def factor(args: OptimArgs, step: int, num_steps: int) -> float:
-    """Factor on ``--learning_rate`` at ``step`` (from 0) of ``num_steps``."""
-    warmup = args.warmup_epochs / args.epochs * num_steps
+def factor(args: OptimArgs, step: int, num_steps: int, num_phases: int = 1) -> float:
+    """Factor on ``--learning_rate`` at ``step`` (from 0) of ``num_steps``, in equal phases with the same course."""
+    num_steps //= num_phases
+    step %= num_steps
+    warmup = args.warmup_epochs / (args.epochs // num_phases) * num_steps
     if args.lr_schedule == "one_cycle":
         peak = (warmup or ONE_CYCLE_WARMUP * num_steps) - 1
         if step <= peak:
@@ -39,11 +41,13 @@ def factor(args: OptimArgs, step: int, num_steps: int) -> float:
     return 1.0
 
 
-def learning_rates(args: OptimArgs, steps: Iterable[int], num_steps: int, dtype: torch.dtype) -> Tensor:
+def learning_rates(
+    args: OptimArgs, steps: Iterable[int], num_steps: int, dtype: torch.dtype, num_phases: int = 1
+) -> Tensor:
     """The learning rate at each of ``steps``, (S,) on the CPU."""
-    return torch.tensor([args.learning_rate * factor(args, step, num_steps) for step in steps], dtype=dtype)
+    return torch.tensor([args.learning_rate * factor(args, step, num_steps, num_phases) for step in steps], dtype=dtype)
 
 
-def learning_rate(args: OptimArgs, step: int, num_steps: int, dtype: torch.dtype) -> float:
+def learning_rate(args: OptimArgs, step: int, num_steps: int, dtype: torch.dtype, num_phases: int = 1) -> float:
     """The learning rate at ``step``, rounded to a value that ``dtype`` holds."""
-    return learning_rates(args, [step], num_steps, dtype).item()
+    return learning_rates(args, [step], num_steps, dtype, num_phases).item()

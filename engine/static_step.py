@@ -31,7 +31,7 @@ class StaticStep:
         self._precision, self._gradient_clip = args.run.precision, args.optim.gradient_clip
         device, dtype = feed.device, rate_dtype(feed.device)
         num_steps = feed.num_steps * args.optim.epochs
-        self._rates_S = learning_rates(args.optim, range(num_steps), num_steps, dtype).to(device)
+        self._rates_S = learning_rates(args.optim, range(num_steps), num_steps, dtype, method.phases.count).to(device)
         self._rate_1 = torch.zeros(1, dtype=dtype, device=device)
         self._step_1 = torch.zeros(1, dtype=torch.int64, device=device)
         self._first_B = torch.arange(feed.batch_size, device=device)

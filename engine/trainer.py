@@ -14,10 +14,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from loguru import logger
+from torch import Tensor
 
 import reports
 from consts import ACCURACY, DONE, FAILED, INTERRUPTED, TEST, TRAIN, VAL, metric_name
 from datamodules.base import ImageSet, Splits
+from datamodules.curriculum import Curriculum
 from datamodules.feed import EVALUATION_BATCH, Feed
 from diagnostics.receptive_field import receptive_fields
 from engine import checkpoint, memory
@@ -50,6 +52,7 @@ class Job:
         device: where to train.
         resume: the run folder to go on with, or None for a new one.
         ranks: the processes that train it.
+        ranking_P: of a new run with a curriculum, the training images in the order in which it lets them in.
     """
 
     args: Args
@@ -59,12 +62,18 @@ class Job:
     device: torch.device
     resume: Path | None = None
     ranks: Alone = field(default_factory=Alone)
+    ranking_P: Tensor | None = None
 
 
-def make_feeds(args: Args, splits: Splits, device: torch.device) -> dict[str, Feed]:
-    """The splits on the device: training augmented and shuffled, the others as they are."""
-    spec = splits.spec
-    train = Feed(splits.train, spec, args.optim.batch_size, device, augment=args.data, seed=args.optim.seed)
+def make_feeds(args: Args, splits: Splits, device: torch.device, ranking_P: Tensor | None = None) -> dict[str, Feed]:
+    """The splits on the device: training augmented and shuffled, the others as they are.
+
+    With a ranking of the training images the first epochs draw from its beginning, as ``--curriculum`` asks.
+    """
+    spec, data, optim = splits.spec, args.data, args.optim
+    until = data.curriculum_until * optim.epochs
+    curriculum = None if ranking_P is None else Curriculum(ranking_P, data.curriculum_start, until)
+    train = Feed(splits.train, spec, optim.batch_size, device, augment=data, seed=optim.seed, curriculum=curriculum)
     held_out: dict[str, ImageSet | None] = {VAL: splits.val, TEST: splits.test}
     others = {
         name: Feed(images, spec, EVALUATION_BATCH, device) for name, images in held_out.items() if images is not None
@@ -100,7 +109,9 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
     if job.device.type == "cpu":
         keep_freed_memory()
     method = job.method.to(job.device).to(memory_format=torch.channels_last)
-    feeds = make_feeds(job.args, job.splits, job.device)
+    # Not asked for again when a run goes on: its teacher may be gone by then.
+    ranking_P = job.ranking_P if state is None else state.get("ranking")
+    feeds = make_feeds(job.args, job.splits, job.device, ranking_P)
     observers = Observers(job.args, job.splits, job.device)
     args = _settle(job, method, feeds[TRAIN], state)
     stages = ranks.agree(choose_stages(args.run, method, feeds[TRAIN].batch(0, 0)) if ranks.is_leader else [])

@@ -90,6 +90,21 @@ def one_convolution(shape: Shape, num_classes: int, n_hidden_layers: int, hidden
     )
 
 
+def full_resolution(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_dim: int) -> nn.Module:
+    """The head of greedy training (Belilovsky et al. 2019, arXiv 1812.11446; eugenium/layerCNN).
+
+    ``n_hidden_layers`` times Conv 3x3 - BN - ReLU that keep channels and size, average-pool to 2x2, BN, Linear
+    (``hidden_dim`` is not used). The paper counts the block in, so its k is ``n_hidden_layers`` + 1.
+    """
+    layers: list[nn.Module] = []
+    for _ in range(n_hidden_layers):
+        convolution = Conv2d(shape.channels, shape.channels, 3, padding=1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(shape.channels), nn.ReLU(inplace=True)]
+    pool, small = average_pool(shape, 2)
+    layers += [pool, nn.BatchNorm2d(small.channels), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(small.num_features, num_classes))
+
+
 def pool_to_at_most(shape: Shape, num_features: int) -> tuple[nn.Module, Shape]:
     """Average-pool until at most ``num_features`` values remain, or one per channel, and the shape behind it.
 
@@ -124,5 +139,5 @@ def linear(
 
 CLASSIFIERS = {
     "mlp": flatten_mlp, "cnn": convolutional, "pooled": pooled, "mlp_sr": mlp_sr, "linear": linear,
-    "1c2f": one_convolution,
+    "1c2f": one_convolution, "cnn_full": full_resolution,
 }  # fmt: skip

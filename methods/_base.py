@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from consts import block_name
 from datamodules.base import Batch, DataSpec
+from methods._sequential import Phases
 from model import Backbone
 from schemas import MethodArgs
 
@@ -59,6 +60,7 @@ class Method(nn.Module, ABC):
         self.args = args
         self.first_trainable = args.first_trainable_block % backbone.num_blocks
         self.backbone = self.arrange(backbone, spec)
+        self.phases = Phases(range(self.first_trainable, self.backbone.num_blocks))
         for block in self.backbone.blocks[: self.first_trainable]:
             block.requires_grad_(False)
         self.train()
@@ -80,9 +82,14 @@ class Method(nn.Module, ABC):
     def train(self, mode: bool = True) -> Method:
         """Switch between training and evaluation; frozen blocks stay in evaluation, their statistics with them."""
         super().train(mode)
-        for block in self.backbone.blocks[: self.first_trainable]:
+        for block in self.backbone.blocks[: self.phases.learning.start]:
             block.eval()
         return self
+
+    def enter_phase(self, phase: int) -> None:
+        """Let the blocks of ``phase`` learn from here on (`phases`); those before them are frozen."""
+        self.phases.now = phase
+        self.train(self.training)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Inference: (B, N) logits of the backbone alone."""

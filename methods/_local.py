@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from methods._base import Method, StepOutput, Traits
 from methods._coarse import CoarseLabels
 from methods._modules import Overlap, join
 from methods._records import BlockResult, Hidden, labelled
+from methods._sequential import Phases
 from methods._ssl import SSL_TASKS, SslTask
 from methods._supcon import SupervisedContrast
 from model import Backbone
@@ -35,6 +36,7 @@ class LocalMethod(Method):
         super().__init__(args, backbone, spec)
         backbone = self.backbone  # its blocks may be modules now
         inner = range(self.first_trainable, self.last)
+        self.phases = Phases(self.phases.blocks, args.sequential)
         self.num_classes = spec.num_classes
         self.coarse = CoarseLabels(spec, backbone.num_blocks) if args.coarse_labels_first else None
         self.heads = nn.ModuleDict({block_name(i): self.build_heads(i, spec) for i in inner if self.is_supervised(i)})
@@ -143,19 +145,19 @@ class LocalMethod(Method):
         return sum(terms[1:], terms[0]), logits_BN, parts if self.args.ssl or self.tasks else {}
 
     def run_frozen(self, x_BCHW: Tensor) -> Tensor:
-        """The input of the first trainable block."""
+        """The input of the first block that learns."""
         with torch.no_grad():
-            for block in self.backbone.blocks[: self.first_trainable]:
+            for block in self.backbone.blocks[: self.phases.learning.start]:
                 x_BCHW = block(x_BCHW)
         return x_BCHW
 
     def fill_grads(self, batch: Batch) -> StepOutput:
-        """Train every block on one batch, each graph freed before the next is built."""
+        """Train every block that learns on one batch, each graph freed before the next is built."""
         batch = self.prepare(batch)
         h_BCHW = self.run_frozen(batch.x_BCHW)
         below = Overlap(self.args.overlap) if self.args.overlap else None
         done: dict[int, BlockResult] = {}
-        for index in range(self.first_trainable, self.backbone.num_blocks):
+        for index in self.phases.learning:
             h_BCHW, done[index] = self.fill_block_grads(index, h_BCHW, batch, below)
         return self.step_output(done)
 
@@ -172,25 +174,27 @@ class LocalMethod(Method):
         return self.head(index)(hidden.out_BCHW)
 
     def block_logits(self, x_BCHW: Tensor) -> list[Tensor | None]:
-        """Inference at every exit."""
-        h_BCHW = self.run_frozen(x_BCHW)
-        logits: list[Tensor | None] = [None] * self.first_trainable
-        for index in range(self.first_trainable, self.backbone.num_blocks):
-            hidden = self.run_block(index, h_BCHW)
-            logits.append(self.exit_logits(index, hidden) if self.is_supervised(index) else None)
-            h_BCHW = hidden.out_BCHW
+        """Inference at every exit; none above the blocks that learn, which nobody has trained."""
+        logits: list[Tensor | None] = [None] * self.backbone.num_blocks
+        for index, hidden in self._run(x_BCHW):
+            if index in self.phases.blocks and self.is_supervised(index):
+                logits[index] = self.exit_logits(index, hidden)
         return logits
+
+    def _run(self, h_BCHW: Tensor) -> Iterator[tuple[int, Hidden]]:
+        """The output of every block up to those that learn."""
+        for index in range(self.phases.learning.stop):
+            hidden = self.run_block(index, h_BCHW)
+            yield index, hidden
+            h_BCHW = hidden.out_BCHW
 
     def reconstructions(self, batch: Batch) -> dict[int, tuple[Tensor, Tensor]]:
         """By block, what its decoder was to draw and what it drew, (B, C, H, W) each, normalised."""
         drawn: dict[int, tuple[Tensor, Tensor]] = {}
         batch = self.prepare(batch)
-        h_BCHW = self.run_frozen(batch.x_BCHW)
-        for index in range(self.first_trainable, self.last if self.tasks else 0):
-            hidden = self.run_block(index, h_BCHW)
+        for index, hidden in self._run(batch.x_BCHW) if self.tasks else ():
             for task in self.tasks.values():
-                pictures = task.pictures(index, hidden.features_BCHW, batch)
-                if pictures is not None:
+                known = block_name(index) in task.heads
+                if known and (pictures := task.pictures(index, hidden.features_BCHW, batch)) is not None:
                     drawn[index] = pictures
-            h_BCHW = hidden.out_BCHW
         return drawn

@@ -72,10 +72,8 @@ class PixelReconstruction(SslTask):
         pixels_BCHW = (image_BCHW * self.std_C11 + self.mean_C11).clamp(0, 1)  # rounding may leave the interval
         return pixel_cross_entropy(drawn_BCHW, pixels_BCHW)
 
-    def pictures(self, index: int, features_BCHW: Tensor, batch: Batch) -> tuple[Tensor, Tensor] | None:
+    def pictures(self, index: int, features_BCHW: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The image and what the decoder draws, both normalised."""
-        if block_name(index) not in self.heads:
-            return None
         num_labelled = batch.y_B.shape[0]
         pixels_BCHW = self.heads[block_name(index)](features_BCHW[:num_labelled]).sigmoid()
         return batch.x_BCHW[:num_labelled], (pixels_BCHW - self.mean_C11) / self.std_C11

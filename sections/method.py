@@ -58,7 +58,21 @@ class ModuleArgs(MethodArgs):
         return self
 
 
-class SslArgs(ModuleArgs):
+class SequentialArgs(ModuleArgs):
+    """Order of local methods."""
+
+    sequential: bool = setting(
+        False, "train one block (or module) after the other, each for an equal share of --epochs, then freeze it"
+    )
+
+    @model_validator(mode="after")
+    def _blocks_alone(self) -> SequentialArgs:
+        if self.sequential and self.overlap:
+            raise ValueError("--sequential and --overlap exclude each other: a block that is finished learns no more")
+        return self
+
+
+class SslArgs(SequentialArgs):
     """Self-supervised task of local methods."""
 
     ssl: bool = setting(False, "give every block but the last a self-supervised loss beside its own")
@@ -117,18 +131,18 @@ class SslArgs(ModuleArgs):
 class LocalArgs(SslArgs):
     """Heads of local methods."""
 
-    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f"] = setting(
+    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f", "cnn_full"] = setting(
         "pooled", "classification head of every block but the last"
     )
     aux_mlp_n_hidden_layers: int = setting(
         1,
-        "hidden layers of the heads' classifier (linear has none)",
+        "hidden layers of the heads' classifier (linear has none; of cnn_full convolutions)",
         ge=0,
-        needs={"pred_aux_type": ("mlp", "cnn", "pooled", "mlp_sr", "1c2f")},
+        needs={"pred_aux_type": ("mlp", "cnn", "pooled", "mlp_sr", "1c2f", "cnn_full")},
     )
     aux_mlp_hidden_dim: int = setting(
         256,
-        "width of those layers (mlp_sr has its own)",
+        "width of those layers (mlp_sr and cnn_full have their own)",
         ge=1,
         needs={"pred_aux_type": ("mlp", "cnn", "pooled", "1c2f"), "aux_mlp_n_hidden_layers": POSITIVE},
     )

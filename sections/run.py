@@ -10,6 +10,7 @@ from consts import DATASETS
 from sections.fields import TRUE_WORDS, Section, list_from_text, setting
 
 PARALLEL = {"layer_parallel": ("threads", "processes")}
+CURRICULUM = {"curriculum": ("easy_first", "hard_first")}
 _NO_NUL = r"^[^\x00]+$"  # no system takes such a path, and Python has another error for it than for all others
 _ON_DISK = tuple(name for name, facts in DATASETS.items() if facts.on_disk)
 _DOWNLOADABLE = tuple(name for name, facts in DATASETS.items() if facts.downloadable)
@@ -37,6 +38,19 @@ class DataArgs(Section):
         ge=0,
         le=1,
     )
+    curriculum: Literal["none", "easy_first", "hard_first"] = setting(
+        "none",
+        "begin with the training images that are easy (or hard) for the network of another run, then add the rest",
+    )
+    curriculum_teacher: Annotated[str, Field(min_length=1, pattern=_NO_NUL)] | None = setting(
+        None, "folder of that run, of the same data set; its best checkpoint judges", needs=CURRICULUM
+    )
+    curriculum_start: float = setting(
+        0.2, "share of the images in the first epoch; it grows linearly", gt=0, lt=1, needs=CURRICULUM
+    )
+    curriculum_until: float = setting(
+        0.5, "when all of them are there", unit="fraction of the run", gt=0, le=1, needs=CURRICULUM
+    )
     random_crop: bool | None = setting(None, "pad by 4 zeros and crop at random", shown="as suits the data set")
     random_horizontal_flip: bool | None = setting(None, "mirror every other image", shown="as suits the data set")
     random_erasing: bool = setting(False, "black out a random rectangle in every other image")
@@ -59,6 +73,15 @@ class DataArgs(Section):
     def _one_crop(self) -> DataArgs:
         if self.random_crop and self.random_resized_crop:
             raise ValueError("--random_resized_crop and --random_crop exclude each other; give --no_random_crop")
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_judges(self) -> DataArgs:
+        if self.curriculum != "none" and self.curriculum_teacher is None:
+            raise ValueError(
+                f"--curriculum {self.curriculum} needs --curriculum_teacher RUN, the folder of a run whose network "
+                "says which images are easy"
+            )
         return self
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from consts import CHECKPOINT_DIR, METRICS_FILE
+from consts import ACCURACY, CHECKPOINT_DIR, METRICS_FILE, TEST, metric_name
 from reports.files import finite, read_metrics
 from sweeps.engines import Engine, Launch, Process
 from sweeps.folder import Claim, SweepFolder, trial_name
@@ -100,11 +100,13 @@ class TrialProcess:
         self._read_at = path.stat().st_mtime_ns
         new = {int(line["epoch"]): line for line in read_metrics(path, [])[1] if int(line["epoch"]) not in self.epochs}
         for epoch, line in new.items():
+            if metric not in line and metric_name(TEST, ACCURACY) not in line:
+                continue  # with --sequential, an epoch before the network as a whole is measured
             if metric not in line:
                 raise UserError(f"metric.name {metric}: trial {self.number} ended epoch {epoch} without it")
             value = finite(line[metric])
             self.epochs[epoch] = math.nan if value is None else value
-        return {epoch: self.epochs[epoch] for epoch in new}
+        return {epoch: self.epochs[epoch] for epoch in new if epoch in self.epochs}
 
     def message(self, code: int) -> str:
         """Why it failed: the last line of what it printed, or the signal that killed it."""

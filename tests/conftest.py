@@ -34,6 +34,12 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {name: (name, {}) for name in 
     "predsim overlap": ("predsim", {"overlap": 2}),
 }
 
+# Those that train one block after the other; they promise other things than the rest.
+PHASED: dict[str, tuple[str, dict[str, object]]] = {
+    f"{case} sequential": (CASES[case][0], CASES[case][1] | {"sequential": True, "epochs": 21})
+    for case in ("dgl", "dgl ssl", "dgl ssl rotate", "dgl supcon", "predsim", "predsim local classifier", "infopro")
+}
+
 torch.set_num_threads(
     1
 )  # the networks are tiny, and threads that wait for one another make tests slow on a busy machine
@@ -67,7 +73,7 @@ def make_method(case: str, backbone: Backbone | None = None, size: int = 8, **se
     """
     torch.manual_seed(0)
     backbone = backbone or strided_backbone()
-    name, own = CASES[case]
+    name, own = (CASES | PHASED)[case]
     given = {"method": name, "aux_mlp_hidden_dim": 9} | own | settings
     if "overlap" in own:  # no more than there are trained blocks below
         given["overlap"] = min(own["overlap"], 2 - given.get("first_trainable_block", 0) % 3)

@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch.nn import functional
 
-from diagnostics.exits import choose, ensemble_accuracy, exit_flops, fit_temperature, network_flops, outcome, thresholds
+from diagnostics.exits import (
+    choose,
+    ensemble_accuracy,
+    exit_flops,
+    fit_temperature,
+    greedy_weighted,
+    network_flops,
+    outcome,
+    thresholds,
+)
 from tests.conftest import build, make_method
 
 # Two exits, four images of class 0; confidences of the first 0.9, 0.6, 0.8, 0.7, of which the second and third guess 1.
@@ -54,6 +63,16 @@ def test_the_cheapest_that_is_good_enough_is_chosen() -> None:
 
 def test_the_mean_of_probabilities_votes() -> None:
     assert ensemble_accuracy(BOTH[:, :3], LABELS[:3]) == pytest.approx(200 / 3)  # 0.85, 0.65 and 0.4 for class 0
+
+
+def test_later_exits_weigh_twice_as_much_in_the_greedy_ensemble() -> None:
+    weighted_EPN = greedy_weighted(torch.tensor([[[7.0, 0.0]], [[0.0, 7.0]], [[7.0, 7.0]]]))
+    assert weighted_EPN.flatten().tolist() == pytest.approx([1, 0, 0, 2, 4, 4])
+    assert greedy_weighted(BOTH[:1]).equal(BOTH[:1])
+    # (0.8, 0.2) + 2 (0.3, 0.7) is for class 1, while the plain mean is for class 0.
+    two_EPN = torch.stack([LAST[:1], LAST[3:]])
+    assert ensemble_accuracy(two_EPN, LABELS[:1]) == 100
+    assert ensemble_accuracy(greedy_weighted(two_EPN), LABELS[:1]) == 0
 
 
 def test_costs_are_those_of_the_formula() -> None:

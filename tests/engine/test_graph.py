@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.engine.test_pipeline import after
+from tests.engine.test_threads import after
 
 from datamodules.base import DataSpec, ImageSet
 from datamodules.feed import Feed
@@ -36,6 +36,7 @@ RUNS = {
     "predsim adam": "--predsim --optimizer_type Adam --learning_rate 0.001 --random_resized_crop --random_erasing",
     "dni adamw": "--dni --optimizer_type AdamW --learning_rate 0.001 --lr_schedule cosine --warmup_epochs 0.5",
     "fa": f"--fa {SGD} --no_nesterov",
+    "sequential": f"--dgl --sequential --num_modules 2 {SGD} --random_crop",
     "no momentum": "--bp --momentum 0 --no_nesterov --lr_schedule multistep",
 }
 

@@ -200,6 +200,11 @@ def test_early_exits_are_calibrated_on_held_out_images(run, capsys) -> None:
     assert float(rows[1][1]) == pytest.approx(accuracies[0])  # threshold 0: all leave at the first exit
     assert float(rows[-1][1]) == pytest.approx(accuracies[2])  # above 1: none leaves early
     assert [float(row[2]) for row in rows[1:]] == sorted(float(row[2]) for row in rows[1:])
+    rows = [line.split(",") for line in (run.last / "exits.csv").read_text().splitlines()]
+    assert [row[0] for row in rows[1:]] == ["block_00", "block_01", "block_02"]
+    assert [float(row[2]) for row in rows[1:]] == pytest.approx(accuracies)
+    assert rows[1][2] == rows[1][4]  # an ensemble of one
+    assert f"weighted by 2^i: accuracy {float(rows[3][4]):.2f}" in out
 
 
 def test_early_exits_need_exits(run, capsys) -> None:

@@ -95,3 +95,23 @@ def test_a_linear_head_starts_at_zero() -> None:
     assert not head(x_BCHW).any()
     assert not x_BCHW.grad.any()
     assert head[2].weight.grad.any()
+
+
+@pytest.mark.parametrize(("k", "count"), [(1, 5386), (2, 153_098), (3, 300_810)])  # 2C + 40C + 10, and 9CC + 2C more
+def test_the_head_of_greedy_training_has_k_minus_1_convolutions_at_full_resolution(k: int, count: int) -> None:
+    head = CLASSIFIERS["cnn_full"](Shape(128, 16, 16), 10, k - 1, 8)
+    assert sum(p.numel() for p in head.parameters()) == count
+    seen: list[torch.Size] = []
+    for layer in head:
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(lambda module, args, output: seen.append(output.shape))
+    head(torch.randn(2, 128, 16, 16))
+    assert seen == [(2, 128, 16, 16)] * (k - 1)
+
+
+def test_without_convolutions_it_is_linear_in_what_it_sees() -> None:
+    head = CLASSIFIERS["cnn_full"](Shape(3, 8, 8), 5, 0, 8).double().eval()
+    one, other = torch.randn(2, 4, 3, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(head(one) + head(other), head(one + other) + head(torch.zeros_like(one)))
+    expected = F.adaptive_avg_pool2d(one, 2) / (1 + 1e-5) ** 0.5  # statistics are those of a new BatchNorm
+    torch.testing.assert_close(head(one), F.linear(expected.flatten(1), head[-1].weight, head[-1].bias))

@@ -19,7 +19,7 @@ WITHOUT_PIXELS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("head", ["pooled", "1c2f", "cnn"])
+@pytest.mark.parametrize("head", ["pooled", "1c2f", "cnn", "cnn_full"])
 def test_without_pixels_it_is_dgl(head: str) -> None:
     ours = make_method("infopro", pred_aux_type=head, **WITHOUT_PIXELS)
     greedy = make_method("dgl", pred_aux_type=head)

@@ -126,6 +126,16 @@ def test_a_metric_that_no_epoch_has_ends_the_sweep(sweeper, capsys) -> None:
     assert "metric.name train/something: trial 0 ended epoch 1 without it" in capsys.readouterr().err
 
 
+def test_trials_that_train_block_by_block_are_judged_by_their_last_phase(sweeper) -> None:
+    parameters = sweeper.vary(
+        learning_rate={"values": [0.1, 0.8]}, epochs={"value": 6}, method={"value": "dgl"}, sequential={"value": True}
+    )
+    assert sweeper(str(sweeper.write(parameters=parameters))) == 0
+    assert [float(row["test/accuracy"]) for row in sweeper.rows()] == pytest.approx(
+        [accuracy(0.1, 6), accuracy(0.8, 6)]
+    )
+
+
 def test_hyperband_stops_the_worse_trials_and_keeps_what_they_reached(sweeper, monkeypatch) -> None:
     monkeypatch.setenv("FAKE_EPOCH_S", "0.2")
     parameters = sweeper.vary(learning_rate={"values": [0.1, 0.8, 0.7]}, epochs={"value": 8})
