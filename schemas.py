@@ -137,6 +137,32 @@ class InfoproArgs(LocalArgs):
         return self
 
 
+class CriticArgs(LocalArgs):
+    """Local critics (critic)."""
+
+    method: Literal["critic"] = "critic"
+    pred_aux_type: HeadKind = setting("conv", "critic of every block but the last")
+    aux_mlp_hidden_dim: int = setting(
+        128, "width of its hidden layers (mlp_sr has its own)", ge=1,
+        needs={"pred_aux_type": WITH_FREE_WIDTH, "aux_mlp_n_hidden_layers": POSITIVE},
+    )  # fmt: skip
+    cascade_loss_weight: float = setting(
+        1.0, "weight of what a critic learns from; for SGD the critics' learning rate in units of the blocks'", ge=0,
+        needs={"optimizer_type": ("SGD",)},
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _one_teacher(self) -> CriticArgs:
+        if self.overlap:
+            raise ValueError("--overlap has no place in --critic: a block learns from its own critic alone")
+        if self.coarse_labels_first:
+            raise ValueError(
+                "--coarse_labels_first has no place in --critic: a critic's losses are to be those of the next one, so "
+                "all must learn the same labels"
+            )
+        return self
+
+
 class DniArgs(MethodArgs):
     """Synthetic gradients (dni, cdni)."""
 
