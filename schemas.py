@@ -14,7 +14,16 @@ from pydantic import SerializeAsAny, model_validator
 
 from consts import NETWORKS
 from sections.fields import POSITIVE, Below, Section, setting
-from sections.method import DEFAULT_METHOD, LocalArgs, MethodArgs, ModuleArgs, SequentialArgs, SslArgs
+from sections.method import (
+    DEFAULT_METHOD,
+    WITH_FREE_WIDTH,
+    HeadKind,
+    LocalArgs,
+    MethodArgs,
+    ModuleArgs,
+    SequentialArgs,
+    SslArgs,
+)
 from sections.run import DataArgs, OptimArgs, RunArgs
 
 
@@ -82,7 +91,7 @@ class PredsimArgs(LocalArgs):
     """Prediction and similarity matching (predsim)."""
 
     method: Literal["predsim"] = "predsim"
-    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f", "cnn_full"] = setting(
+    pred_aux_type: HeadKind = setting(
         "linear", "classification head of every block but the last", needs={"sim_loss_weight": Below(1)}
     )
     sim_loss_weight: float = setting(
@@ -108,12 +117,10 @@ class InfoproArgs(LocalArgs):
     label_weight_first: float = setting(0.05, "weight of the loss with labels, first block", ge=0)
     label_weight_last: float = setting(0.5, "the same in the block before the last", ge=0)
     contrast_temperature: float = setting(0.07, "temperature of contrastive losses", gt=0)
-    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f", "cnn_full"] = setting(
-        "1c2f", "head of every block but the last"
-    )
+    pred_aux_type: HeadKind = setting("1c2f", "head of every block but the last")
     aux_mlp_hidden_dim: int = setting(
         128, "width of its hidden layers (mlp_sr and cnn_full have their own)", ge=1,
-        needs={"pred_aux_type": ("mlp", "cnn", "pooled", "1c2f"), "aux_mlp_n_hidden_layers": POSITIVE},
+        needs={"pred_aux_type": WITH_FREE_WIDTH, "aux_mlp_n_hidden_layers": POSITIVE},
     )  # fmt: skip
 
     @model_validator(mode="after")
@@ -127,6 +134,34 @@ class InfoproArgs(LocalArgs):
             raise ValueError(
                 "--label_loss contrast with --pred_aux_type linear: its weights start at zero, where all "
                 "images are alike and nothing tells them apart; choose another head"
+            )
+        return self
+
+
+class CriticArgs(LocalArgs):
+    """Local critics (critic)."""
+
+    method: Literal["critic"] = "critic"
+    pred_aux_type: HeadKind = setting("conv", "critic of every block but the last")
+    aux_mlp_hidden_dim: int = setting(
+        128, "width of its hidden layers (mlp_sr and cnn_full have their own)", ge=1,
+        needs={"pred_aux_type": WITH_FREE_WIDTH, "aux_mlp_n_hidden_layers": POSITIVE},
+    )  # fmt: skip
+    cascade_loss_weight: float = setting(
+        1.0, "weight of what a critic learns from; for SGD the critics' learning rate in units of the blocks'", ge=0,
+        needs={"optimizer_type": ("SGD",)},
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _one_teacher(self) -> CriticArgs:
+        if self.overlap:
+            raise ValueError("--overlap has no place in --critic: a block learns from its own critic alone")
+        if self.sequential:
+            raise ValueError("--sequential has no place in --critic: a critic learns from the losses of the next block")
+        if self.coarse_labels_first:
+            raise ValueError(
+                "--coarse_labels_first has no place in --critic: a critic's losses are to be those of the next one, so "
+                "all must learn the same labels"
             )
         return self
 

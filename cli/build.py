@@ -8,6 +8,7 @@ second.
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -134,6 +135,13 @@ def report_parser() -> Parser:
     return parser
 
 
+def _points(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 100:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: allowed is a number, at least 0, at most 100 (points of accuracy)")
+
+
 def evaluate_parser() -> Parser:
     """The parser of ``evaluate``."""
     parser = Parser(
@@ -147,6 +155,10 @@ def evaluate_parser() -> Parser:
     information = "what every block still tells of the image and of its label [default off]"
     _add_switch(studies, "early_exit", "early_exit", early_exit)
     _add_switch(studies, "information", "information", information)
+    studies.add_argument(
+        "--prefixes", metavar="POINTS", type=_points,
+        help="blocks up to each exit as networks of their own, and the smallest that loses no more points of accuracy",
+    )  # fmt: skip
     studies.add_argument("--cka", metavar="OTHER", help="how similar its blocks are to those of another run's folder")
     return parser
 

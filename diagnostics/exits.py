@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from diagnostics.costs import measure_costs
 from methods._base import Method
 
 MAX_THRESHOLDS = 500
@@ -82,9 +83,9 @@ def choose(outcomes: Sequence[Outcome], within: float) -> Outcome:
     return min((each for each in outcomes if each.accuracy >= outcomes[-1].accuracy - within), key=lambda o: o.flops)
 
 
-def ensemble_accuracy(probabilities_EPN: Tensor, y_P: Tensor) -> float:
-    """Accuracy in percent of the mean of the exits' probabilities, or of other scores."""
-    return 100 * float((probabilities_EPN.mean(0).argmax(1) == y_P.cpu()).double().mean())
+def ensemble_accuracy(outputs_EPN: Tensor, y_P: Tensor) -> float:
+    """Accuracy in percent of the mean of what the exits say, be it probabilities or logits; of one, its own."""
+    return 100 * float((outputs_EPN.mean(0).argmax(1) == y_P.to(outputs_EPN.device)).double().mean())
 
 
 def greedy_weighted(logits_EPN: Tensor) -> Tensor:
@@ -98,24 +99,9 @@ def greedy_weighted(logits_EPN: Tensor) -> Tensor:
 
 
 def exit_flops(method: Method, x_1CHW: Tensor) -> dict[int, int]:
-    """By exit, the floating point operations behind an image that leaves there: blocks up to it, and heads asked.
-
-    Counted by torch: two for a multiplication and addition in convolutions and linear layers, the rest is left out.
-    """
-    method.eval()
-    before: list[int] = []  # when each block begins
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        blocks = [method.backbone.block(index) for index in range(method.backbone.num_blocks)]
-        hooks = [
-            block.features.register_forward_pre_hook(lambda *_: before.append(counter.get_total_flops()))
-            for block in blocks
-        ]
-        logits = method.block_logits(x_1CHW)
-        for hook in hooks:
-            hook.remove()
-    method.train()
-    behind = [*before[1:], counter.get_total_flops()]
-    return {index: behind[index] for index, out_BN in enumerate(logits) if out_BN is not None}
+    """By exit, the floating point operations behind an image that leaves there: blocks up to it, and heads asked."""
+    costs = measure_costs(method, x_1CHW)
+    return {index: costs.of(costs.exits[: place + 1]).flops for place, index in enumerate(costs.exits)}
 
 
 def network_flops(method: Method, x_1CHW: Tensor) -> int:

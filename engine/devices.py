@@ -109,6 +109,8 @@ def compile_blocks(method: Method, device: torch.device) -> None:
     Raises:
         UsageError: a CPU without a C++ compiler.
     """
+    import torch._functorch.config
+
     if device.type == "cpu":
         from torch._inductor.cpp_builder import get_cpp_compiler
 
@@ -123,5 +125,7 @@ def compile_blocks(method: Method, device: torch.device) -> None:
         parts += method.block_heads(index)
     # All parts share the forward of nn.Sequential, and torch gives up on a function after eight variants of it.
     torch._dynamo.config.recompile_limit = 8 * len(parts)
+    # Else the first backward pass would use up a part's buffers, and some methods send two through it.
+    torch._functorch.config.donated_buffer = False
     for part in parts:
         part.compile()

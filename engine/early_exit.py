@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-import torch
-from torch import Tensor
+from collections.abc import Iterator
 
 from consts import ACCURACY, PLOT_DIR, TEST, TRAIN, VAL, block_name
 from datamodules.feed import Feed
 from datamodules.split import at_most
 from diagnostics import exits
-from engine.devices import autocast
+from engine.evaluation import exit_logits
 from engine.trained import Trained
-from methods._base import Method
 from reports.exits import draw_exits
 from utils import UsageError
 
@@ -35,10 +31,10 @@ def study_exits(run: Trained) -> Iterator[str]:
     if len(flops) < 2:
         raise UsageError("--early_exit: this run has one exit only; it needs blocks with classifiers, as --dgl has")
     split = TRAIN if splits.val is None else VAL
-    fit_EPN, fit_y_P = _exit_logits(method, _calibration_feed(run), list(flops), run.precision)
+    fit_EPN, fit_y_P = exit_logits(method, _calibration_feed(run), list(flops), run.precision)
     temperatures = [exits.fit_temperature(logits_PN, fit_y_P) for logits_PN in fit_EPN]
     fitted_EPN = exits.probabilities(fit_EPN, temperatures)
-    test_EPN, test_y_P = _exit_logits(method, test, list(flops), run.precision)
+    test_EPN, test_y_P = exit_logits(method, test, list(flops), run.precision)
     tested_EPN, costs = exits.probabilities(test_EPN, temperatures), list(flops.values())
     limits = exits.thresholds(fitted_EPN)
     chosen = exits.choose([exits.outcome(fitted_EPN, fit_y_P, costs, limit) for limit in limits], WITHIN)
@@ -90,18 +86,3 @@ def _calibration_feed(run: Trained) -> Feed:
     if run.splits.val is not None:
         return run.feed(run.splits.val)
     return run.feed(at_most(run.splits.train, run.splits.spec.num_classes, CALIBRATION_IMAGES))
-
-
-def _exit_logits(method: Method, feed: Feed, blocks: Sequence[int], precision: str) -> tuple[Tensor, Tensor]:
-    """Logits (E, P, N) of the exits and labels (P,)."""
-    method.eval()
-    parts, labels = [], []
-    with torch.inference_mode():
-        for step in range(feed.num_steps):
-            batch = feed.batch(0, step)
-            with autocast(batch.x_BCHW.device, precision):
-                logits = method.block_logits(batch.x_BCHW)
-            parts.append(torch.stack([part for index in blocks if (part := logits[index]) is not None]).float())
-            labels.append(batch.y_B)
-    method.train()
-    return torch.cat(parts, 1).cpu(), torch.cat(labels).cpu()

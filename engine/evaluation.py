@@ -1,8 +1,11 @@
-"""Accuracy and loss of every block on a split."""
+"""What every block says of the images of a split."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from datamodules.feed import Feed
 from engine.devices import autocast
@@ -27,3 +30,18 @@ def evaluate(method: Method, feed: Feed, precision: str) -> Totals:
             meter.add(StepOutput(logits, losses), batch.y_B)
     method.train()
     return meter.read()
+
+
+def exit_logits(method: Method, feed: Feed, exits: Sequence[int], precision: str) -> tuple[Tensor, Tensor]:
+    """Logits (E, P, N) of the blocks ``exits`` and labels (P,), on the CPU; ``method`` is left in training mode."""
+    method.eval()
+    parts, labels = [], []
+    with torch.inference_mode():
+        for step in range(feed.num_steps):
+            batch = feed.batch(0, step)
+            with autocast(batch.x_BCHW.device, precision):
+                logits = method.block_logits(batch.x_BCHW)
+            parts.append(torch.stack([part for index in exits if (part := logits[index]) is not None]).float())
+            labels.append(batch.y_B)
+    method.train()
+    return torch.cat(parts, 1).cpu(), torch.cat(labels).cpu()

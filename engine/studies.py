@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.early_exit import study_exits
 from engine.information import study_information
+from engine.prefixes import study_prefixes
 from engine.similarity import study_similarity
 from engine.trained import Trained
 
@@ -19,6 +20,8 @@ def studies(run: Trained, options: Mapping[str, Any], others: Sequence[Trained])
     """
     if options["early_exit"]:
         yield from study_exits(run)
+    if options["prefixes"] is not None:
+        yield from study_prefixes(run, options["prefixes"])
     if options["information"]:
         yield from study_information(run)
     for other in others:

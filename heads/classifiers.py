@@ -105,6 +105,19 @@ def full_resolution(shape: Shape, num_classes: int, n_hidden_layers: int, hidden
     return nn.Sequential(*layers, nn.Linear(small.num_features, num_classes))
 
 
+def convolutions(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_dim: int) -> nn.Module:
+    """[Conv 3x3 - ReLU] x n of ``hidden_dim`` channels, Linear on the full map.
+
+    With one convolution of 128 channels it is the local critic of Lee et al. 2018 (arXiv 1805.01128; hjdw2/
+    Local-critic-training): no normalisation, no pool, no bias in the convolution.
+    """
+    layers: list[nn.Module] = []
+    for _ in range(n_hidden_layers):
+        layers += [Conv2d(shape.channels, hidden_dim, 3, padding=1, bias=False), nn.ReLU(inplace=True)]
+        shape = shape._replace(channels=hidden_dim)
+    return nn.Sequential(*layers, mlp(shape.num_features, num_classes, 0, 0))
+
+
 def pool_to_at_most(shape: Shape, num_features: int) -> tuple[nn.Module, Shape]:
     """Average-pool until at most ``num_features`` values remain, or one per channel, and the shape behind it.
 
@@ -139,5 +152,5 @@ def linear(
 
 CLASSIFIERS = {
     "mlp": flatten_mlp, "cnn": convolutional, "pooled": pooled, "mlp_sr": mlp_sr, "linear": linear,
-    "1c2f": one_convolution, "cnn_full": full_resolution,
+    "1c2f": one_convolution, "cnn_full": full_resolution, "conv": convolutions,
 }  # fmt: skip

@@ -7,13 +7,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def cross_entropy(logits_BN: Tensor, y_B: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def cross_entropy(logits_BN: Tensor, y_B: Tensor, label_smoothing: float = 0.0, reduction: str = "mean") -> Tensor:
     """Mean over the batch of ``-log softmax(logits)[y]``, in float32 or wider whatever the logits' type.
 
-    With ``label_smoothing`` s the target is ``(1 - s) onehot(y) + s / N``. Equal logits give ``ln N``.
+    With ``label_smoothing`` s the target is ``(1 - s) onehot(y) + s / N``. Equal logits give ``ln N``. ``reduction``
+    ``"none"`` gives the (B,) values themselves.
     """
     logits_BN = logits_BN.float() if logits_BN.dtype.itemsize < 4 else logits_BN
-    return F.cross_entropy(logits_BN, y_B, label_smoothing=label_smoothing)
+    return F.cross_entropy(logits_BN, y_B, label_smoothing=label_smoothing, reduction=reduction)
 
 
 def merged_logits(logits_BN: Tensor, member_GN: Tensor) -> Tensor:

@@ -9,6 +9,9 @@ from pydantic import field_validator, model_validator
 from sections.fields import POSITIVE, TRUE_WORDS, Above, Other, Section, list_from_text, setting
 
 DEFAULT_METHOD = "bp"
+HeadKind = Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f", "cnn_full", "conv"]
+WITH_HIDDEN_LAYERS = ("mlp", "cnn", "pooled", "mlp_sr", "1c2f", "cnn_full", "conv")
+WITH_FREE_WIDTH = ("mlp", "cnn", "pooled", "1c2f", "conv")
 
 
 class MethodArgs(Section):
@@ -131,20 +134,18 @@ class SslArgs(SequentialArgs):
 class LocalArgs(SslArgs):
     """Heads of local methods."""
 
-    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f", "cnn_full"] = setting(
-        "pooled", "classification head of every block but the last"
-    )
+    pred_aux_type: HeadKind = setting("pooled", "classification head of every block but the last")
     aux_mlp_n_hidden_layers: int = setting(
         1,
-        "hidden layers of the heads' classifier (linear has none; of cnn_full convolutions)",
+        "hidden layers of the heads' classifier (linear has none; those of conv and cnn_full are convolutions)",
         ge=0,
-        needs={"pred_aux_type": ("mlp", "cnn", "pooled", "mlp_sr", "1c2f", "cnn_full")},
+        needs={"pred_aux_type": WITH_HIDDEN_LAYERS},
     )
     aux_mlp_hidden_dim: int = setting(
         256,
         "width of those layers (mlp_sr and cnn_full have their own)",
         ge=1,
-        needs={"pred_aux_type": ("mlp", "cnn", "pooled", "1c2f"), "aux_mlp_n_hidden_layers": POSITIVE},
+        needs={"pred_aux_type": WITH_FREE_WIDTH, "aux_mlp_n_hidden_layers": POSITIVE},
     )
     coarse_labels_first: bool = setting(
         False, "early blocks learn two super-classes, later ones five, the last third the classes (CIFAR-10)"

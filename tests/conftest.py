@@ -26,6 +26,8 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {name: (name, {}) for name in 
     "predsim ssl": ("predsim", {"ssl": True, "upsample": True}),
     "infopro softmax": ("infopro", {"label_loss": "softmax"}),
     "infopro ssl": ("infopro", {"ssl": True, "ssl_task": "rotate", "label_weight_first": 0}),
+    "critic normalised": ("critic", {"pred_aux_type": "cnn", "cascade_loss_weight": 0.1}),
+    "critic ssl": ("critic", {"ssl": True, "ssl_task": "rotate"}),
     "dgl supcon": ("dgl", {"supcon_loss_weight": 0.5}),
     "dgl ssl supcon": ("dgl", {"ssl": True, "supcon_loss_weight": 0.5}),
     "predsim supcon": ("predsim", {"supcon_loss_weight": 0.5}),

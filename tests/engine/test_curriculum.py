@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.engine.test_threads import after
 from torch.nn import functional as F
 
 import cli
@@ -15,6 +14,7 @@ import main
 from engine.teacher import losses, rank
 from engine.trained import Trained
 from tests.engine.test_run import without_times
+from tests.engine.test_threads import after
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Memory that is freed stays with the process."""
+"""Memory that is freed stays with the process; compiled parts compute what eager ones do."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
+import torch._dynamo
+import torch._functorch.config
+from torch import nn
+
+from engine.devices import compile_blocks
+from tests.conftest import gradients, make_batch, make_method
 
 PROGRAM = """
 import resource, sys
@@ -48,3 +55,19 @@ def test_what_the_user_set_up_is_left_alone() -> None:
 
 def test_a_process_whose_memory_is_limited_gives_it_back() -> None:
     assert _faults("keep", "limited") > _faults("do not", "limited") / 2
+
+
+@pytest.mark.parametrize("case", ["critic", "dgl overlap"])
+def test_compiled_parts_can_go_backward_twice(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With autograd compiled as for --compile, and kernels left eager, which needs no compiler."""
+    original = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda part: original(part, backend="aot_eager"))
+    eager, compiled = make_method(case), make_method(case)
+    torch._dynamo.reset()
+    with torch._functorch.config.patch(donated_buffer=True), torch._dynamo.config.patch(recompile_limit=8):
+        compile_blocks(compiled, torch.device("cuda"))  # the device is only asked whether a compiler is needed
+        for method in (eager, compiled):
+            method.fill_grads(make_batch())
+    torch._dynamo.reset()
+    for key, gradient in gradients(eager).items():
+        torch.testing.assert_close(gradients(compiled)[key], gradient, msg=key)

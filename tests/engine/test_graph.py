@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.engine.test_threads import after
 
 from datamodules.base import DataSpec, ImageSet
 from datamodules.feed import Feed
@@ -25,6 +24,7 @@ from methods.bp import BackPropagation
 from schemas import Args, build_args
 from tests.conftest import CASES, CLASSES, make_method
 from tests.engine.test_run import without_times
+from tests.engine.test_threads import after
 from utils import UsageError
 
 SGD = "--optimizer_type SGD --momentum 0.9 --weight_decay 0.001 --lr_schedule one_cycle"

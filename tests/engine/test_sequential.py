@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.engine.test_threads import after
 
 import main
 from engine.schedule import factor
 from schemas import OptimArgs
 from tests.engine.test_run import without_times
+from tests.engine.test_threads import after
 
 WORDS = ["--dgl", "--sequential", "--dropout_prob", "0.3"]  # three epochs, three blocks
 

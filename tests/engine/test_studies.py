@@ -41,6 +41,49 @@ def test_information_is_measured_and_the_run_stays_as_it_was(run, monkeypatch: p
     assert float(rows[1][1]) < float(rows[0][1])  # the image is drawn better than what nothing is known of
 
 
+@pytest.mark.parametrize(("words", "split"), [(["--val_size", "100"], "val"), ([], "test")])
+def test_the_least_prefix_that_will_do_is_named(run, capsys, words: list[str], split: str) -> None:
+    run("--critic", "--batch_size", "16", *words)
+    before = {path: path.read_bytes() for path in run.last.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert evaluate(run, "--prefixes", "7.5") == 0
+    out = capsys.readouterr().out
+    assert all(path.read_bytes() == content for path, content in before.items())
+    new = {str(path.relative_to(run.last)) for path in run.last.rglob("*") if path.is_file() and path not in before}
+    assert new == {"prefixes.csv", "plots/prefixes.svg"}
+    header, *rows = table(run.last / "prefixes.csv")
+    measured = ["val_accuracy", "test_accuracy"][["val", "test"].index(split) :]
+    assert header == ["network", "num_parameters", "multiply_adds", *measured]
+    prefixes, sums = rows[:3], rows[3:]
+    assert [row[0] for row in prefixes] == ["block_00", "block_01", "block_02"]
+    assert [float(row[-1]) for row in prefixes] == pytest.approx(run.summary()["block_test_accuracy"])
+    assert [row[0] for row in sums] == [
+        f"sum of {kind} block_00 to {last}" for last in ("block_01", "block_02") for kind in ("logits", "softmax")
+    ]
+    good = [row for row in prefixes if float(row[3]) >= float(prefixes[-1][3]) - 7.5]
+    for column, words_for_it in ((1, "parameters"), (2, "multiply-adds")):
+        least = min(good, key=lambda row: int(row[column]))
+        images = {"val": 100, "test": 360}[split]
+        assert f"fewest {words_for_it} within 7.5 points (chosen on {images} images of {split}): {least[0]}:" in out
+    assert ("there are no validation images, so the test images chose it" in out) == (split == "test")
+
+
+def test_a_sum_of_one_prefix_is_left_out(run, capsys) -> None:
+    run("--dgl", "--epochs", "1", "--num_modules", "2")
+    assert evaluate(run, "--prefixes", "0") == 0
+    names = [row[0] for row in table(run.last / "prefixes.csv")[1:]]
+    assert names == ["block_00", "block_01", *(f"sum of {kind} block_00 to block_01" for kind in ("logits", "softmax"))]
+
+
+def test_prefixes_need_exits(run, capsys) -> None:
+    run("--bp", "--epochs", "1")
+    capsys.readouterr()
+    assert evaluate(run, "--prefixes", "1") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "--prefixes: this run has one exit only; it needs blocks with classifiers" in line
+    assert not (run.last / "prefixes.csv").exists()
+
+
 def test_similarities_of_a_run_with_itself_are_those_that_it_measured(run, capsys) -> None:
     run("--dgl", "--diagnostics", "cka")
     capsys.readouterr()

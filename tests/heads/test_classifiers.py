@@ -36,6 +36,13 @@ def test_parameter_counts_of_the_thesis(kind: str, shape: tuple[int, int, int], 
     )
 
 
+# Lee et al., released code: 128 filters without bias, then the full map.
+@pytest.mark.parametrize(("depth", "count"), [(0, 64 * 256 * 10 + 10), (1, 64 * 9 * 128 + 128 * 256 * 10 + 10)])
+def test_a_critic_keeps_the_full_map(depth: int, count: int) -> None:
+    head = CLASSIFIERS["conv"](Shape(64, 16, 16), 10, depth, 128)
+    assert sum(p.numel() for p in head.parameters()) == count
+
+
 def test_pooled_heads_have_the_same_size_at_every_resolution() -> None:
     for kind in ("pooled", "mlp_sr"):
         counts = {

@@ -130,7 +130,9 @@ def test_isolation_is_as_declared(case: str) -> None:
     isolation = method.traits.isolation
     unseen = changed_by(lambda: change_without_effect(method, batch))
     beyond = changed_by(lambda: shake(*parts(2)))
-    neighbour = changed_by(lambda: shake(*parts(1)))
+    # From near to far: of what the neighbour says, a method may read no more than a sign.
+    neighbours = [changed_by(lambda size=size: shake(*parts(1), size=size)) for size in (0.1, 1, 3, 10)]
+    neighbour = tuple(any(found) for found in zip(*neighbours, strict=True))
     assert beyond == ((True, True) if isolation in ("none", "broadcast") else (False, False))
     assert neighbour == ((False, False) if isolation == "block" else (True, True))
     if isolation == "broadcast":
@@ -141,11 +143,11 @@ def test_isolation_is_as_declared(case: str) -> None:
         assert unseen[1]  # the probe can tell
 
 
-def shake(*parts: torch.nn.Module) -> None:
+def shake(*parts: torch.nn.Module, size: float = 0.1) -> None:
     with torch.no_grad():
         for part in parts:
             for parameter in part.parameters():
-                parameter.add_(0.1 * torch.randn_like(parameter))
+                parameter.add_(size * torch.randn_like(parameter))
 
 
 def change_without_effect(method: Method, batch: Batch) -> None:

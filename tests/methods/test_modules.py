@@ -22,6 +22,7 @@ ALONE = {
     "dgl ssl": {"ssl_loss_weight": 0.5},
     "dgl ssl shift alone": {},
     "predsim": {"sim_loss_weight": 0.0},
+    "critic": {},
 }
 
 

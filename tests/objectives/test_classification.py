@@ -21,6 +21,13 @@ def test_gradient_at_the_logits_is_softmax_minus_target_over_the_batch() -> None
     torch.testing.assert_close(logits_BN.grad, (logits_BN.detach().softmax(1) - target_BN) / 6)
 
 
+def test_without_reduction_it_is_that_of_every_image() -> None:
+    logits_BN, y_B = torch.randn(6, 5, dtype=torch.float64), torch.arange(6) % 5
+    losses_B = cross_entropy(logits_BN, y_B, 0.1, reduction="none")
+    alone = [cross_entropy(logits_N[None], y[None], 0.1) for logits_N, y in zip(logits_BN, y_B, strict=True)]
+    torch.testing.assert_close(losses_B, torch.stack(alone))
+
+
 def test_half_precision_logits_are_widened_and_double_ones_kept() -> None:
     y_B = torch.tensor([0, 1])
     assert cross_entropy(torch.randn(2, 3).bfloat16(), y_B).dtype == torch.float32
