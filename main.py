@@ -73,8 +73,9 @@ def train(command: cli.Command) -> None:
 
             ranks = held.enter_context(joined_ranks(args.run))
         resume, is_done = ranks.agree(run_to_resume(args) if ranks.is_leader else (None, False))
+        judge = teacher_of(args) if resume is None and ranks.is_leader else None
         if not is_done:
-            train_in(args, command.text, resume, ranks)
+            train_in(args, command.text, resume, ranks, judge)
 
 
 def run_to_resume(args: Args) -> tuple[Path | None, bool]:
@@ -97,8 +98,8 @@ def run_to_resume(args: Args) -> tuple[Path | None, bool]:
     return resume, False
 
 
-def train_in(args: Args, text: str, resume: Path | None, ranks: Alone) -> None:
-    """Train as one of ``ranks``, in a new run folder or in ``resume``."""
+def train_in(args: Args, text: str, resume: Path | None, ranks: Alone, judge: tuple[Path, Args] | None) -> None:
+    """Train as one of ``ranks``, in a new run folder or in ``resume``; ``judge`` is the teacher of a curriculum."""
     from engine.devices import resolve_device
     from engine.trainer import Job, run
 
@@ -106,20 +107,17 @@ def train_in(args: Args, text: str, resume: Path | None, ranks: Alone) -> None:
         device = resolve_device(ranks.device_name(args.run))
         method, splits = assemble(args)
         ranking_P = None
-        if resume is None and ranks.is_leader:
-            ranking_P = ranking(args, splits, device)
+        if judge is not None:
+            ranking_P = ranking(args, judge, splits, device)
     run(Job(args, text, method, splits, device, resume, ranks, ranks.agree(ranking_P)))
 
 
-def ranking(args: Args, splits: Splits, device: torch.device) -> Tensor | None:
-    """The training images in the order in which ``--curriculum`` lets them in; None without one."""
+def ranking(args: Args, judge: tuple[Path, Args], splits: Splits, device: torch.device) -> Tensor:
+    """The training images in the order in which ``--curriculum`` lets them in."""
     from loguru import logger
 
     from engine.teacher import rank
 
-    judge = teacher_of(args)
-    if judge is None:
-        return None
     ranking_P = rank(restored(*judge, "best", device), splits.train, args.data.curriculum)
     logger.info(f"Curriculum: {args.data.curriculum}, {len(ranking_P)} images ranked by {judge[0]}")
     return ranking_P
