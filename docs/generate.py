@@ -57,6 +57,7 @@ def page() -> str:
     options = {
         "--num_modules": ("_modules", own(ModuleArgs)),
         "--ssl": ("_ssl", [name for name in own(SslArgs) if name not in supcon]),
+        "--ssl_task inpaint, colourise": ("_restore", []),
         "--supcon_loss_weight": ("_supcon", supcon),
         "--coarse_labels_first": ("_coarse", ["coarse_labels_first"]),
     }

@@ -62,9 +62,10 @@ class SslArgs(ModuleArgs):
     """Self-supervised task of local methods."""
 
     ssl: bool = setting(False, "give every block but the last a self-supervised loss beside its own")
-    ssl_task: Literal["reconstruct", "shift", "rotate"] = setting(
+    ssl_task: Literal["reconstruct", "shift", "rotate", "inpaint", "colourise"] = setting(
         "reconstruct",
-        "give back the image; give it back shifted, further from block to block; or tell how it was turned",
+        "give back the image; give it back shifted, further from block to block; tell how it was turned; draw what is "
+        "masked; or draw the colours of a grey copy",
         needs={"ssl": (True,)},
     )
     shift_ssl_labels: bool | None = setting(
@@ -73,7 +74,7 @@ class SslArgs(ModuleArgs):
     upsample: bool = setting(
         False,
         "decoders enlarge to the image's size; else the image is reduced to theirs",
-        needs={"ssl": (True,), "ssl_task": ("reconstruct", "shift")},
+        needs={"ssl": (True,), "ssl_task": ("reconstruct", "shift", "inpaint", "colourise")},
     )
     upsample_type: Literal["transposed", "bilinear"] = setting(
         "transposed", "how: transposed convolutions, or 1x1 convolutions and interpolation", needs={"upsample": (True,)}

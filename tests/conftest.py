@@ -22,6 +22,8 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {name: (name, {}) for name in 
     "dgl ssl bilinear": ("dgl", {"ssl": True, "upsample": True, "upsample_type": "bilinear"}),
     "dgl ssl shift alone": ("dgl", {"ssl": True, "ssl_task": "shift", "upsample": True, "pred_loss_weight": 0}),
     "dgl ssl rotate": ("dgl", {"ssl": True, "ssl_task": "rotate"}),
+    "dgl ssl inpaint": ("dgl", {"ssl": True, "ssl_task": "inpaint"}),
+    "dgl ssl colourise": ("dgl", {"ssl": True, "ssl_task": "colourise", "upsample": True}),
     "predsim local classifier": ("predsim", {"local_classifier": True}),
     "predsim ssl": ("predsim", {"ssl": True, "upsample": True}),
     "infopro softmax": ("infopro", {"label_loss": "softmax"}),
@@ -33,6 +35,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {name: (name, {}) for name in 
     "dgl ssl overlap": ("dgl", {"overlap": 1, "ssl": True, "ssl_task": "rotate"}),
     "predsim overlap": ("predsim", {"overlap": 2}),
 }
+DRAWING = {"dgl ssl inpaint"}  # the cases that draw random numbers in a step
 
 torch.set_num_threads(
     1
@@ -73,6 +76,12 @@ def make_method(case: str, backbone: Backbone | None = None, size: int = 8, **se
         given["overlap"] = min(own["overlap"], 2 - given.get("first_trainable_block", 0) % 3)
     args = build_args(given)
     return methods.load(name)(args.method, backbone, make_spec(size)).double()
+
+
+def seed(case: str) -> None:
+    """What the engine does before every step, for the cases that need it; the others must do without."""
+    if case in DRAWING:
+        torch.manual_seed(1)
 
 
 def gradients(method: Method) -> dict[str, torch.Tensor | None]:

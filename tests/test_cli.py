@@ -66,6 +66,8 @@ USAGE_ERRORS = {
     "--dgl --ssl --ssl_task rotate --upsample": "--upsample has no effect: it needs --ssl_task reconstruct or shift",
     "--dgl --ssl --upsample --ssl_task reconstruct --shift_ssl_labels": "contradict each other; give one of them",
     "--dgl --ssl --upsample_type bilinear": "--upsample_type has no effect: it needs --upsample",
+    "--dgl --ssl --ssl_task inpainting": "allowed is one of reconstruct, shift, rotate, inpaint, colourise",
+    "--dgl --ssl_task colourise": "--ssl_task has no effect: it needs --ssl",
     "--dgl --ssl --pred_loss_weight 0 --ssl_loss_weight 0": "leave the blocks nothing to learn from",
     "--dgl --ssl --pred_loss_weight=-1": "--pred_loss_weight '-1': allowed is a number, at least 0",
     "--dgl --ssl --is_direct_global": "--is_direct_global and --ssl exclude each other; give one",

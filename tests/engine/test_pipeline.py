@@ -15,6 +15,7 @@ METHODS = {
     "dgl": ["--dgl"],
     "ssl": ["--dgl", "--ssl", "--upsample"],
     "rotate": ["--dgl", "--ssl", "--ssl_task", "rotate"],
+    "inpaint": ["--dgl", "--ssl", "--ssl_task", "inpaint"],
     "predsim": ["--predsim"],
 }
 HARD = ["--dropout_prob", "0.3", "--gradient_clip", "1", "--epochs", "10"]  # 50 steps
