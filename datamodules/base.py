@@ -89,12 +89,18 @@ class Batch(NamedTuple):
     Attributes:
         x_BCHW: images; those beyond the labels were appended for a self-supervised task.
         y_B: labels of the first images.
+        second_BCHW: another augmentation of the labelled images, where the method asks for one.
         drawn: what tasks drew at random for this step, by their names for it.
     """
 
     x_BCHW: Tensor
     y_B: Tensor
+    second_BCHW: Tensor | None = None
     drawn: Mapping[str, Tensor] = MappingProxyType({})
+
+    def first(self, count: int) -> Batch:
+        """The first ``count`` images of a batch that no task has prepared."""
+        return Batch(*(None if part is None else part[:count] for part in self[:3]))  # type: ignore[arg-type]
 
 
 def pixels_of(x_BCHW: Tensor, spec: DataSpec) -> Tensor:

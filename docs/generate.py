@@ -54,11 +54,13 @@ def page() -> str:
     """The whole file."""
     shared = ", ".join(f"`--{name}`" for name in MethodArgs.model_fields)
     supcon = ["supcon_loss_weight", "contrast_temperature"]
+    simclr = ["simclr_loss_weight", "simclr_temperature"]
     options = {
         "--num_modules": ("_modules", own(ModuleArgs)),
-        "--ssl": ("_ssl", [name for name in own(SslArgs) if name not in supcon]),
+        "--ssl": ("_ssl", [name for name in own(SslArgs) if name not in (*supcon, *simclr)]),
         "--ssl_task inpaint, colourise": ("_restore", []),
         "--supcon_loss_weight": ("_supcon", supcon),
+        "--simclr_loss_weight": ("_views", simclr),
         "--coarse_labels_first": ("_coarse", ["coarse_labels_first"]),
     }
     elsewhere = {*MethodArgs.model_fields, *(name for _, names in options.values() for name in names)}

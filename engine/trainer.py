@@ -58,10 +58,12 @@ class Job:
     resume: Path | None = None
 
 
-def make_feeds(args: Args, splits: Splits, device: torch.device) -> dict[str, Feed]:
+def make_feeds(args: Args, splits: Splits, device: torch.device, *, two_views: bool = False) -> dict[str, Feed]:
     """The splits on the device: training augmented and shuffled, the others as they are."""
     spec = splits.spec
-    train = Feed(splits.train, spec, args.optim.batch_size, device, augment=args.data, seed=args.optim.seed)
+    train = Feed(
+        splits.train, spec, args.optim.batch_size, device, augment=args.data, seed=args.optim.seed, two_views=two_views
+    )
     held_out: dict[str, ImageSet | None] = {VAL: splits.val, TEST: splits.test}
     others = {
         name: Feed(images, spec, EVALUATION_BATCH, device) for name, images in held_out.items() if images is not None
@@ -96,7 +98,7 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
     if job.device.type == "cpu":
         keep_freed_memory()
     method = job.method.to(job.device).to(memory_format=torch.channels_last)
-    feeds = make_feeds(job.args, job.splits, job.device)
+    feeds = make_feeds(job.args, job.splits, job.device, two_views=method.two_views)
     observers = Observers(job.args, job.splits, job.device)
     args = _settle(job.args, method, feeds[TRAIN], job.device, state)
     stages = choose_stages(args.run, method, feeds[TRAIN].batch(0, 0))

@@ -39,6 +39,7 @@ from torch import Tensor
 
 from consts import block_name
 from datamodules.base import Batch, DataSpec
+from methods._records import leading
 from methods._ssl import Reconstruction, appended
 from model import Backbone
 from objectives.reconstruction import masked_reconstruction_loss, reconstruction_target
@@ -63,10 +64,9 @@ class Restoration(Reconstruction):
 
     def pictures(self, index: int, features_BCHW: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The whole image, and what is drawn from the damaged one."""
-        num_labelled = batch.y_B.shape[0]
-        drawn_BCHW = self.heads[block_name(index)](features_BCHW[-num_labelled:])
+        drawn_BCHW = self.heads[block_name(index)](features_BCHW[-batch.y_B.shape[0] :])
         height, width = drawn_BCHW.shape[2:]
-        return reconstruction_target(batch.x_BCHW[:num_labelled], height, width), drawn_BCHW
+        return reconstruction_target(leading(batch.x_BCHW, batch), height, width), drawn_BCHW
 
 
 class Inpainting(Restoration):
@@ -74,7 +74,7 @@ class Inpainting(Restoration):
 
     def damage(self, batch: Batch) -> tuple[Tensor, Batch]:
         """A rectangle of a quarter of the area is 0."""
-        image_BCHW = batch.x_BCHW[: batch.y_B.shape[0]]
+        image_BCHW = leading(batch.x_BCHW, batch)
         rows_BH, columns_BW = (self._covered(image_BCHW, size) for size in image_BCHW.shape[2:])
         mask_B1HW = (rows_BH[:, :, None] & columns_BW[:, None, :])[:, None]
         drawn = {**batch.drawn, MASK: mask_B1HW.to(image_BCHW.dtype)}
@@ -116,6 +116,6 @@ class Colourisation(Restoration):
 
     def damage(self, batch: Batch) -> tuple[Tensor, Batch]:
         """Every channel has the brightness of the pixel, before the normalisation."""
-        pixels_BCHW = batch.x_BCHW[: batch.y_B.shape[0]] * self.std_C11 + self.mean_C11
+        pixels_BCHW = leading(batch.x_BCHW, batch) * self.std_C11 + self.mean_C11
         grey_B1HW = (self.share_C11 * pixels_BCHW).sum(1, keepdim=True)
         return (grey_B1HW - self.mean_C11) / self.std_C11, batch

@@ -43,6 +43,7 @@ from consts import block_name
 from datamodules.base import Batch, DataSpec
 from heads.classifiers import CLASSIFIERS
 from heads.decoder import decoder
+from methods._records import leading
 from model import Backbone, Shape
 from objectives.classification import cross_entropy
 from objectives.reconstruction import reconstruction_loss, reconstruction_target, shift_schedule
@@ -95,9 +96,9 @@ class Reconstruction(SslTask):
 
     def pictures(self, index: int, features_BCHW: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Target and reconstruction."""
-        drawn_BCHW = self.heads[block_name(index)](features_BCHW)
+        drawn_BCHW = self.heads[block_name(index)](leading(features_BCHW, batch))
         height, width = drawn_BCHW.shape[2:]
-        return reconstruction_target(batch.x_BCHW, height, width, self.shifts[index]), drawn_BCHW
+        return reconstruction_target(leading(batch.x_BCHW, batch), height, width, self.shifts[index]), drawn_BCHW
 
     def loss(self, index: int, features_BCHW: Tensor, batch: Batch) -> Tensor:
         """Mean absolute error."""
@@ -130,7 +131,7 @@ class Rotation(SslTask):
 
     def prepare(self, batch: Batch) -> Batch:
         """Append the turned images."""
-        upright_BCHW = batch.x_BCHW[: batch.y_B.shape[0]]
+        upright_BCHW = leading(batch.x_BCHW, batch)
         turned_BCHW = upright_BCHW.clone()
         for turns in range(1, self.NUM_TURNS):
             turned_BCHW[turns :: self.NUM_TURNS] = upright_BCHW[turns :: self.NUM_TURNS].rot90(turns, (2, 3))

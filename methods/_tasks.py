@@ -8,6 +8,7 @@ from datamodules.base import DataSpec
 from methods._restore import Colourisation, Inpainting
 from methods._ssl import Reconstruction, Rotation, SslTask
 from methods._supcon import SupervisedContrast
+from methods._views import ViewContrast
 from model import Backbone
 from schemas import LocalArgs
 
@@ -19,14 +20,14 @@ SSL_TASKS: dict[str, type[SslTask]] = {
 
 def build_tasks(
     args: LocalArgs, backbone: Backbone, spec: DataSpec, blocks: Iterable[int]
-) -> tuple[SslTask | None, SslTask | None]:
-    """The task of ``--ssl`` and the supervised contrast; None for one without weight.
+) -> tuple[SslTask | None, ...]:
+    """The task of ``--ssl``, supervised contrast and the contrast of views; None for one without weight.
 
     Their heads are drawn in this order, so that those of the first are the same whatever comes with it.
     """
     chosen = (
         (SSL_TASKS[args.ssl_task], args.ssl_loss_weight if args.ssl else 0),
         (SupervisedContrast, args.supcon_loss_weight),
+        (ViewContrast, args.simclr_loss_weight),
     )
-    ssl, supcon = (task(args, backbone, spec, blocks) if weight > 0 else None for task, weight in chosen)
-    return ssl, supcon
+    return tuple(task(args, backbone, spec, blocks) if weight > 0 else None for task, weight in chosen)

@@ -91,6 +91,21 @@ class SslArgs(ModuleArgs):
     )
     contrast_temperature: float = setting(0.1, "temperature of that loss", gt=0, needs={"supcon_loss_weight": Above(0)})
 
+    simclr_loss_weight: float = setting(
+        0.0, "weight of a contrastive loss without labels, between two augmentations of each image, likewise", ge=0
+    )
+    simclr_temperature: float = setting(0.5, "its temperature", gt=0, needs={"simclr_loss_weight": POSITIVE})
+
+    @property
+    def contrasts_labels(self) -> bool:
+        """Whether a block must find in the batch another image of the same label."""
+        return self.supcon_loss_weight > 0
+
+    @property
+    def has_task(self) -> bool:
+        """Whether blocks learn something beside the method's own loss."""
+        return (self.ssl and self.ssl_loss_weight > 0) or self.supcon_loss_weight > 0 or self.simclr_loss_weight > 0
+
     @model_validator(mode="before")
     @classmethod
     def _one_task(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +125,7 @@ class SslArgs(ModuleArgs):
             raise ValueError(
                 "--shift_ssl_labels needs --upsample: on a reduced image the shifts would be larger than they say"
             )
-        if self.ssl and self.pred_loss_weight == self.ssl_loss_weight == self.supcon_loss_weight == 0:
+        if self.ssl and self.pred_loss_weight == 0 and not self.has_task:
             raise ValueError("--pred_loss_weight 0 and --ssl_loss_weight 0 leave the blocks nothing to learn from")
         return self
 

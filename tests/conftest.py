@@ -31,6 +31,12 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {name: (name, {}) for name in 
     "dgl supcon": ("dgl", {"supcon_loss_weight": 0.5}),
     "dgl ssl supcon": ("dgl", {"ssl": True, "supcon_loss_weight": 0.5}),
     "predsim supcon": ("predsim", {"supcon_loss_weight": 0.5}),
+    "dgl simclr": ("dgl", {"simclr_loss_weight": 0.5}),
+    "dgl ssl supcon simclr": (
+        "dgl",
+        {"ssl": True, "ssl_task": "rotate", "supcon_loss_weight": 0.5, "simclr_loss_weight": 1},
+    ),
+    "infopro simclr": ("infopro", {"simclr_loss_weight": 0.5}),
     "dgl overlap": ("dgl", {"overlap": 1}),
     "dgl ssl overlap": ("dgl", {"overlap": 1, "ssl": True, "ssl_task": "rotate"}),
     "predsim overlap": ("predsim", {"overlap": 2}),
@@ -49,7 +55,9 @@ def make_spec(size: int = 8, channels: int = 3) -> DataSpec:
 def make_batch(size: int = 8, channels: int = 3, num_images: int = 6, dtype: torch.dtype = torch.float64) -> Batch:
     generator = torch.Generator().manual_seed(7)
     x_BCHW = torch.randn(num_images, channels, size, size, generator=generator, dtype=dtype)
-    return Batch(x_BCHW, torch.randint(len(CLASSES), (num_images,), generator=generator))
+    y_B = torch.randint(len(CLASSES), (num_images,), generator=generator)
+    noise_BCHW = torch.randn(num_images, channels, size, size, generator=generator, dtype=dtype)
+    return Batch(x_BCHW, y_B, x_BCHW.flip(3) + 0.1 * noise_BCHW)
 
 
 def strided_backbone(dropout: float = 0.0) -> Backbone:

@@ -36,6 +36,7 @@ RUNS = {
     "predsim adam": "--predsim --optimizer_type Adam --learning_rate 0.001 --random_resized_crop --random_erasing",
     "dni adamw": "--dni --optimizer_type AdamW --learning_rate 0.001 --lr_schedule cosine --warmup_epochs 0.5",
     "fa": f"--fa {SGD} --no_nesterov",
+    "simclr": f"--dgl {SGD} --simclr_loss_weight 0.5 --random_crop --random_erasing",
     "no momentum": "--bp --momentum 0 --no_nesterov --lr_schedule multistep",
 }
 
@@ -83,12 +84,15 @@ def test_either_path_goes_on_with_the_other(run, same, monkeypatch: pytest.Monke
         assert without_times(run.records(folder)) == records
 
 
-def make_feed(device: str = "cpu", batch_size: int = 6) -> Feed:
+def make_feed(device: str = "cpu", batch_size: int = 6, two_views: bool = False) -> Feed:
     source = torch.Generator().manual_seed(3)
     images = torch.randint(256, (40, 8, 8, 3), dtype=torch.uint8, generator=source)
     labels = torch.randint(len(CLASSES), (40,), generator=source)
     spec = DataSpec("test", 3, 8, 8, CLASSES, (0.5,) * 3, (0.5,) * 3)
-    return Feed(ImageSet(images, labels), spec, batch_size, torch.device(device), augment=small_args().data, seed=1)
+    augment = small_args().data
+    return Feed(
+        ImageSet(images, labels), spec, batch_size, torch.device(device), augment=augment, seed=1, two_views=two_views
+    )
 
 
 def small_args(**settings: object) -> Args:
@@ -128,8 +132,9 @@ def test_recording_leaves_no_trace(same, optimizer_type: str, loaded: bool) -> N
 @pytest.mark.parametrize("case", [case for case in CASES if case not in DRAWING])
 def test_every_method_can_be_recorded(same, case: str) -> None:
     """In every case of the contract tests; the first steps of an epoch, and one of the next."""
-    args, feed, steps = small_args(), make_feed(), (range(3), range(3, 6), range(6, 7))
+    args, steps = small_args(), (range(3), range(3, 6), range(6, 7))
     one, other = make_method(case).float(), make_method(case).float()
+    feed = make_feed(two_views=one.two_views)
     optimizers = [build_optimizer(args.optim, method) for method in (one, other)]
     graph, totals = StepGraph(args, one, feed, optimizers[0], Tape(), step=0), Totals()
     module = eager(args, other, feed, optimizers[1])
@@ -250,7 +255,8 @@ def test_a_graph_gives_the_bits_of_an_eager_run_on_a_gpu(run, same, capsys, name
 @pytest.mark.parametrize("case", [case for case in CASES if case not in DRAWING])
 def test_no_path_waits_for_a_gpu_inside_a_chunk(case: str) -> None:
     device, args = torch.device("cuda:0"), small_args()
-    feed, method = make_feed("cuda:0"), make_method(case).float().to(device)
+    method = make_method(case).float().to(device)
+    feed = make_feed("cuda:0", two_views=method.two_views)
     optimizer = build_optimizer(args.optim, method)
     recorder, _ = choose_recorder(args, device)
     graph = StepGraph(args, method, feed, optimizer, recorder, step=0)

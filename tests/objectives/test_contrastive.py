@@ -1,4 +1,4 @@
-"""Supervised contrast against a double loop, and its values at known inputs."""
+"""Contrastive losses against double loops, and their values at known inputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from objectives.contrastive import supervised_contrastive
+from objectives.contrastive import simclr, supervised_contrastive
 
 
 def by_loops(z_BD: torch.Tensor, labels: list[int], temperature: float) -> float:
@@ -43,6 +43,35 @@ def test_with_two_images_to_a_label_it_is_simclr() -> None:
     score_BB = (unit_BD @ unit_BD.T / 0.5).fill_diagonal_(-torch.inf)
     expected = F.cross_entropy(score_BB, torch.tensor([4, 5, 6, 7, 0, 1, 2, 3]))
     torch.testing.assert_close(supervised_contrastive(z_BD, torch.arange(4).repeat(2), 0.5), expected)
+
+
+@pytest.mark.parametrize("num_images", [1, 2, 5])
+@pytest.mark.parametrize("temperature", [0.07, 0.5, 2.0])
+def test_simclr_is_supervised_contrast_with_one_label_for_each_image(num_images: int, temperature: float) -> None:
+    z_VD = embeddings(2 * num_images)
+    y_V = torch.arange(num_images).repeat(2)
+    expected = supervised_contrastive(z_VD, y_V, temperature)
+    torch.testing.assert_close(simclr(z_VD, temperature), expected, rtol=1e-12, atol=1e-14)
+    looped = torch.tensor(by_loops(z_VD, y_V.tolist(), temperature), dtype=torch.float64)
+    torch.testing.assert_close(simclr(z_VD, temperature), looped, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("num_images", [1, 2, 9])
+def test_simclr_of_equal_embeddings_is_the_logarithm_of_the_others(num_images: int) -> None:
+    z_VD = torch.ones(2 * num_images, 3, dtype=torch.float64)
+    assert simclr(z_VD, 0.1).item() == pytest.approx(math.log(2 * num_images - 1))
+
+
+def test_simclr_finds_the_other_view_and_does_not_mind_the_order() -> None:
+    views_VD = torch.eye(5, dtype=torch.float64).repeat(2, 1)
+    found = simclr(views_VD, 0.1).item()
+    assert found == pytest.approx(math.log(1 + 8 * math.exp(-10)))
+    assert simclr(views_VD.roll(5, 0), 0.1).item() == pytest.approx(found)
+    assert simclr(torch.cat((views_VD[:5], views_VD[:5].roll(1, 0))), 0.1).item() > 9  # the views of others
+
+
+def test_the_gradient_of_simclr() -> None:
+    assert torch.autograd.gradcheck(lambda z_VD: simclr(z_VD, 0.3), embeddings(6).requires_grad_())
 
 
 @pytest.mark.parametrize("num_negatives", [1, 4, 16])
