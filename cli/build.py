@@ -147,6 +147,8 @@ def evaluate_parser() -> Parser:
     information = "what every block still tells of the image and of its label [default off]"
     _add_switch(studies, "early_exit", "early_exit", early_exit)
     _add_switch(studies, "information", "information", information)
+    linear = "what a linear classifier makes of every block's output [default off]"
+    _add_switch(studies, "linear", "linear", linear)
     studies.add_argument("--cka", metavar="OTHER", help="how similar its blocks are to those of another run's folder")
     return parser
 

@@ -129,6 +129,7 @@ USAGE_ERRORS = {
     "evaluate": "the following arguments are required: RUN",
     "evaluate none": "none: no run folder there",
     "evaluate none --information=perhaps": "--information 'perhaps': allowed is true or false",
+    "evaluate none --linear 2": "--linear '2': allowed is true or false",
     "evaluate none --cka": "argument --cka: expected one argument",
     "sweep": "sweep needs a FILE.yaml, or --resume FOLDER; give one of them",
     "sweep none.yaml": "none.yaml: No such file or directory",
