@@ -129,7 +129,7 @@ ALIGNMENT, GRADIENT_RATIO = "alignment", "gradient_ratio"
 PROBE_ACCURACY, CKA = "probe_accuracy", "cka_"  # the second begins a name: inside/block_00/cka_block_02
 # The parts of a block's loss where it has several, without their weights.
 PRED_LOSS, SSL_LOSS, SUPCON_LOSS, RECONSTRUCTION_LOSS = "pred_loss", "ssl_loss", "supcon_loss", "reconstruction_loss"
-SIMCLR_LOSS = "simclr_loss"
+SIMCLR_LOSS, CPC_LOSS = "simclr_loss", "cpc_loss"
 
 
 def block_name(index: int) -> str:

@@ -72,7 +72,7 @@ class DglArgs(LocalArgs):
 
     @model_validator(mode="after")
     def _one_signal(self) -> DglArgs:
-        for flag in ("ssl", "overlap", "supcon_loss_weight", "simclr_loss_weight"):
+        for flag in ("ssl", "overlap", "supcon_loss_weight", "simclr_loss_weight", "cpc_loss_weight"):
             if self.is_direct_global and getattr(self, flag):
                 raise ValueError(f"--is_direct_global and --{flag} exclude each other; give one")
         return self
@@ -120,6 +120,15 @@ class InfoproArgs(LocalArgs):
     def contrasts_labels(self) -> bool:
         """By its own loss, or by the family's."""
         return self.label_loss == "contrast" or super().contrasts_labels
+
+    @property
+    def cpc_alone(self) -> bool:
+        """Whether that may be so at one of the ends."""
+        labels = [self.label_weight_first, self.label_weight_last]
+        if self.ssl and self.pred_loss_weight == 0:
+            labels = [0, 0]
+        pixels = (self.reconstruction_weight_first, self.reconstruction_weight_last)
+        return not self.has_other_task and not all(map(max, labels, pixels))
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> InfoproArgs:

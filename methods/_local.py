@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from consts import PRED_LOSS, SIMCLR_LOSS, SSL_LOSS, SUPCON_LOSS, block_name
+from consts import CPC_LOSS, PRED_LOSS, SIMCLR_LOSS, SSL_LOSS, SUPCON_LOSS, block_name
 from datamodules.base import Batch, DataSpec
 from methods._base import Method, StepOutput, Traits
 from methods._coarse import CoarseLabels
@@ -39,7 +39,7 @@ class LocalMethod(Method):
         self.coarse = CoarseLabels(spec, backbone.num_blocks) if args.coarse_labels_first else None
         self.heads = nn.ModuleDict({block_name(i): self.build_heads(i, spec) for i in inner if self.is_supervised(i)})
         # After the heads, so that these draw the same weights with and without the tasks.
-        self.ssl, self.supcon, self.simclr = build_tasks(args, backbone, spec, inner)
+        self.ssl, self.supcon, self.simclr, self.cpc = build_tasks(args, backbone, spec, inner)
 
     def arrange(self, backbone: Backbone, spec: DataSpec) -> Backbone:
         """Blocks joined to modules (``--num_modules``, ``--module_ends``); all that follows calls these blocks."""
@@ -66,7 +66,7 @@ class LocalMethod(Method):
     @property
     def tasks(self) -> dict[str, SslTask]:
         """What blocks learn beside the method's own loss, by the name of its loss, in the order of their images."""
-        found = {SIMCLR_LOSS: self.simclr, SSL_LOSS: self.ssl, SUPCON_LOSS: self.supcon}
+        found = {SIMCLR_LOSS: self.simclr, SSL_LOSS: self.ssl, SUPCON_LOSS: self.supcon, CPC_LOSS: self.cpc}
         return {name: task for name, task in found.items() if task is not None}
 
     def weight(self, name: str, index: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from datamodules.base import DataSpec
+from methods._cpc import PredictiveCoding
 from methods._restore import Colourisation, Inpainting
 from methods._ssl import Reconstruction, Rotation, SslTask
 from methods._supcon import SupervisedContrast
@@ -21,7 +22,7 @@ SSL_TASKS: dict[str, type[SslTask]] = {
 def build_tasks(
     args: LocalArgs, backbone: Backbone, spec: DataSpec, blocks: Iterable[int]
 ) -> tuple[SslTask | None, ...]:
-    """The task of ``--ssl``, supervised contrast and the contrast of views; None for one without weight.
+    """The task of ``--ssl``, supervised contrast, the contrast of views and predictive coding; None without weight.
 
     Their heads are drawn in this order, so that those of the first are the same whatever comes with it.
     """
@@ -29,5 +30,6 @@ def build_tasks(
         (SSL_TASKS[args.ssl_task], args.ssl_loss_weight if args.ssl else 0),
         (SupervisedContrast, args.supcon_loss_weight),
         (ViewContrast, args.simclr_loss_weight),
+        (PredictiveCoding, args.cpc_loss_weight),
     )
     return tuple(task(args, backbone, spec, blocks) if weight > 0 else None for task, weight in chosen)

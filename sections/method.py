@@ -95,6 +95,9 @@ class SslArgs(ModuleArgs):
         0.0, "weight of a contrastive loss without labels, between two augmentations of each image, likewise", ge=0
     )
     simclr_temperature: float = setting(0.5, "its temperature", gt=0, needs={"simclr_loss_weight": POSITIVE})
+    cpc_loss_weight: float = setting(
+        0.0, "weight of predicting a block's map from the rows above (Greedy InfoMax), likewise", ge=0
+    )
 
     @property
     def contrasts_labels(self) -> bool:
@@ -104,7 +107,17 @@ class SslArgs(ModuleArgs):
     @property
     def has_task(self) -> bool:
         """Whether blocks learn something beside the method's own loss."""
+        return self.has_other_task or self.cpc_loss_weight > 0
+
+    @property
+    def has_other_task(self) -> bool:
+        """Whether all of them do, also those with maps too small for predictive coding."""
         return (self.ssl and self.ssl_loss_weight > 0) or self.supcon_loss_weight > 0 or self.simclr_loss_weight > 0
+
+    @property
+    def cpc_alone(self) -> bool:
+        """Whether a block may have nothing to learn from but predictive coding."""
+        return self.ssl and self.pred_loss_weight == 0 and not self.has_other_task
 
     @model_validator(mode="before")
     @classmethod

@@ -37,11 +37,13 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {name: (name, {}) for name in 
         {"ssl": True, "ssl_task": "rotate", "supcon_loss_weight": 0.5, "simclr_loss_weight": 1},
     ),
     "infopro simclr": ("infopro", {"simclr_loss_weight": 0.5}),
+    "dgl cpc": ("dgl", {"cpc_loss_weight": 0.5}),
+    "predsim cpc": ("predsim", {"cpc_loss_weight": 0.5}),
     "dgl overlap": ("dgl", {"overlap": 1}),
     "dgl ssl overlap": ("dgl", {"overlap": 1, "ssl": True, "ssl_task": "rotate"}),
     "predsim overlap": ("predsim", {"overlap": 2}),
 }
-DRAWING = {"dgl ssl inpaint"}  # the cases that draw random numbers in a step
+DRAWING = {"dgl ssl inpaint", "dgl cpc", "predsim cpc"}  # the cases that draw random numbers in a step
 
 torch.set_num_threads(
     1
@@ -60,13 +62,13 @@ def make_batch(size: int = 8, channels: int = 3, num_images: int = 6, dtype: tor
     return Batch(x_BCHW, y_B, x_BCHW.flip(3) + 0.1 * noise_BCHW)
 
 
-def strided_backbone(dropout: float = 0.0) -> Backbone:
+def strided_backbone(dropout: float = 0.0, stride: int = 2) -> Backbone:
     """Three blocks with a stride, pools, BatchNorm and a classifier with a hidden layer."""
     args = ModelArgs(model="BasicCNN", dropout_prob=dropout)
     first = convolutional_block(Shape(3, 8, 8), 4, 3, pool=True, args=args)
     second = convolutional_block(first.out_shape, 6, 3, pool=False, args=args)
-    second.features[0] = nn.Conv2d(4, 6, 3, stride=2, padding=1)
-    second.features_shape = second.out_shape = Shape(6, 2, 2)
+    second.features[0] = nn.Conv2d(4, 6, 3, stride=stride, padding=1)
+    second.features_shape = second.out_shape = Shape(6, 4 // stride, 4 // stride)
     third = convolutional_block(second.out_shape, 5, 3, pool=True, args=args)
     return Backbone([first, second, third], mlp(third.out_shape.num_features, len(CLASSES), 1, 7))
 
@@ -77,7 +79,7 @@ def make_method(case: str, backbone: Backbone | None = None, size: int = 8, **se
     It always has the same initial weights; ``size`` is that of the images.
     """
     torch.manual_seed(0)
-    backbone = backbone or strided_backbone()
+    backbone = backbone or strided_backbone(stride=1 if "cpc" in case else 2)  # which needs maps of three rows
     name, own = CASES[case]
     given = {"method": name, "aux_mlp_hidden_dim": 9} | own | settings
     if "overlap" in own:  # no more than there are trained blocks below
