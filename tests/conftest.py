@@ -36,6 +36,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {name: (name, {}) for name in 
         "dgl",
         {"ssl": True, "ssl_task": "rotate", "supcon_loss_weight": 0.5, "simclr_loss_weight": 1},
     ),
+    "dgl simclr overlap": ("dgl", {"simclr_loss_weight": 0.5, "overlap": 1}),
     "infopro simclr": ("infopro", {"simclr_loss_weight": 0.5}),
     "dgl cpc": ("dgl", {"cpc_loss_weight": 0.5}),
     "predsim cpc": ("predsim", {"cpc_loss_weight": 0.5}),
