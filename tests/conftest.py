@@ -74,13 +74,18 @@ def strided_backbone(dropout: float = 0.0, stride: int = 2) -> Backbone:
     return Backbone([first, second, third], mlp(third.out_shape.num_features, len(CLASSES), 1, 7))
 
 
+def backbone_of(case: str) -> Backbone:
+    """The network of a case; predictive coding needs maps of three rows."""
+    return strided_backbone(stride=1 if "cpc" in case else 2)
+
+
 def make_method(case: str, backbone: Backbone | None = None, size: int = 8, **settings: object) -> Method:
-    """A method, or one of `CASES`, in float64 on ``backbone`` (default: the strided one).
+    """A method, or one of `CASES`, in float64 on ``backbone`` (default: `backbone_of` it).
 
     It always has the same initial weights; ``size`` is that of the images.
     """
     torch.manual_seed(0)
-    backbone = backbone or strided_backbone(stride=1 if "cpc" in case else 2)  # which needs maps of three rows
+    backbone = backbone or backbone_of(case)
     name, own = CASES[case]
     given = {"method": name, "aux_mlp_hidden_dim": 9} | own | settings
     if "overlap" in own:  # no more than there are trained blocks below
