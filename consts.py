@@ -130,6 +130,7 @@ PROBE_ACCURACY, CKA = "probe_accuracy", "cka_"  # the second begins a name: insi
 # The parts of a block's loss where it has several, without their weights.
 PRED_LOSS, SSL_LOSS, SUPCON_LOSS, RECONSTRUCTION_LOSS = "pred_loss", "ssl_loss", "supcon_loss", "reconstruction_loss"
 CASCADE_LOSS = "cascade_loss"  # what a critic learns from; no part of its block's
+SIMCLR_LOSS, CPC_LOSS = "simclr_loss", "cpc_loss"
 
 
 def block_name(index: int) -> str:

@@ -81,7 +81,7 @@ class DglArgs(LocalArgs):
 
     @model_validator(mode="after")
     def _one_signal(self) -> DglArgs:
-        for flag in ("ssl", "sequential", "overlap", "supcon_loss_weight"):
+        for flag in ("ssl", "sequential", "overlap", "supcon_loss_weight", "simclr_loss_weight", "cpc_loss_weight"):
             if self.is_direct_global and getattr(self, flag):
                 raise ValueError(f"--is_direct_global and --{flag} exclude each other; give one")
         return self
@@ -123,12 +123,25 @@ class InfoproArgs(LocalArgs):
         needs={"pred_aux_type": WITH_FREE_WIDTH, "aux_mlp_n_hidden_layers": POSITIVE},
     )  # fmt: skip
 
+    @property
+    def contrasts_labels(self) -> bool:
+        """By its own loss, or by the family's."""
+        return self.label_loss == "contrast" or super().contrasts_labels
+
+    @property
+    def cpc_alone(self) -> bool:
+        """Whether that may be so at one of the ends."""
+        labels = [self.label_weight_first, self.label_weight_last]
+        if self.ssl and self.pred_loss_weight == 0:
+            labels = [0, 0]
+        pixels = (self.reconstruction_weight_first, self.reconstruction_weight_last)
+        return not self.has_other_task and not all(map(max, labels, pixels))
+
     @model_validator(mode="after")
     def _something_to_learn(self) -> InfoproArgs:
         for end in ("first", "last"):
             names = [f"reconstruction_weight_{end}", f"label_weight_{end}"]
-            others = self.supcon_loss_weight or (self.ssl and self.ssl_loss_weight)
-            if not others and not any(getattr(self, name) for name in names):
+            if not self.has_task and not any(getattr(self, name) for name in names):
                 raise ValueError(f"--{names[0]} 0 and --{names[1]} 0 leave a block nothing to learn from")
         if self.label_loss == "contrast" and self.pred_aux_type == "linear":
             raise ValueError(
@@ -270,6 +283,29 @@ class Args(Section):
             )
         if self.run.layer_parallel != "off":
             raise ValueError("--sequential and --layer_parallel exclude each other: only one block learns at a time")
+        return self
+
+    @model_validator(mode="after")
+    def _can_contrast(self) -> Args:
+        method, data = self.method, self.data
+        if not isinstance(method, SslArgs):
+            return self
+        if method.contrasts_labels and self.optim.batch_size < 3:
+            raise ValueError(
+                f"--batch_size {self.optim.batch_size}: a contrastive loss with labels is always 0 there, it needs at "
+                "least 3 images, one to find and one to find it among"
+            )
+        if method.simclr_loss_weight > 0:
+            if not (data.random_crop or data.random_resized_crop or data.random_horizontal_flip or data.random_erasing):
+                raise ValueError(
+                    "--simclr_loss_weight compares two augmentations of an image, and nothing is augmented here; give "
+                    "--random_crop, --random_resized_crop, --random_horizontal_flip or --random_erasing"
+                )
+            if "alignment" in self.run.diagnostics:
+                raise ValueError(
+                    "--diagnostics alignment looks at images as they are, and --simclr_loss_weight needs two "
+                    "augmentations of each; leave one of them out"
+                )
         return self
 
     @property

@@ -53,7 +53,7 @@ def parse(argv: Sequence[str]) -> Command:
         return Command("report", text, options=report_parser().parse_strictly(words[1:]))
     if words[:1] == ["evaluate"]:
         options = evaluate_parser().parse_strictly(words[1:])
-        switches = {name: _truth(options, name, False) for name in ("early_exit", "information")}
+        switches = {name: _truth(options, name, False) for name in ("early_exit", "information", "linear")}
         return Command("evaluate", text, options=options | switches)
     if words[:1] == ["sweep"]:
         return Command("sweep", text, options=_sweep_options(words[1:]))

@@ -159,6 +159,8 @@ def evaluate_parser() -> Parser:
         "--prefixes", metavar="POINTS", type=_points,
         help="blocks up to each exit as networks of their own, and the smallest that loses no more points of accuracy",
     )  # fmt: skip
+    linear = "what a linear classifier makes of every block's output [default off]"
+    _add_switch(studies, "linear", "linear", linear)
     studies.add_argument("--cka", metavar="OTHER", help="how similar its blocks are to those of another run's folder")
     return parser
 

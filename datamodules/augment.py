@@ -43,18 +43,20 @@ class Draws(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """All that is random in an epoch: the order of the images (P), and what is done to them."""
+    """All that is random in an epoch: the order of the images (P), what is done to them, and to their second views."""
 
     order_P: Tensor
     draws: Draws
+    second: Draws | None = None
 
     def each(self, function: Callable[[Tensor], Tensor]) -> Drawn:
         """Apply ``function`` to every tensor."""
-        return Drawn(function(self.order_P), self.draws.each(function))
+        second = None if self.second is None else self.second.each(function)
+        return Drawn(function(self.order_P), self.draws.each(function), second)
 
     def tensors(self) -> list[Tensor]:
         """The tensors, always in the same order."""
-        return [self.order_P, *(tensor for tensor in self.draws if tensor is not None)]
+        return [self.order_P, *(tensor for tensor in (*self.draws, *(self.second or ())) if tensor is not None)]
 
 
 def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
@@ -67,19 +69,26 @@ def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)  # the seed must fit a signed integer
 
 
-def draw(args: DataArgs, seed: int, epoch: int, num_images: int, height: int, width: int) -> Draws:
-    """Draw for ``num_images`` images of ``height`` x ``width`` pixels what ``args`` ask for."""
+def draw(args: DataArgs, seed: int, epoch: int, num_images: int, height: int, width: int, view: str = "") -> Draws:
+    """Draw for ``num_images`` images of ``height`` x ``width`` pixels what ``args`` ask for.
+
+    Another word for ``view`` gives other numbers, independent of these.
+    """
+
+    def source(purpose: str) -> torch.Generator:
+        return generator(seed, epoch, view + purpose)
+
     corner_P2, side_P = torch.zeros(num_images, 2, dtype=torch.int64), None
     if args.random_crop:
-        corner_P2 = torch.randint(2 * CROP_PADDING + 1, (num_images, 2), generator=generator(seed, epoch, "crop"))
+        corner_P2 = torch.randint(2 * CROP_PADDING + 1, (num_images, 2), generator=source("crop"))
     if args.random_resized_crop:
-        corner_P2, side_P = _squares(generator(seed, epoch, "resized crop"), num_images, height, width)
+        corner_P2, side_P = _squares(source("resized crop"), num_images, height, width)
     flip_P = torch.zeros(num_images, dtype=torch.bool)
     if args.random_horizontal_flip:
-        flip_P = torch.rand(num_images, generator=generator(seed, epoch, "flip")) < FLIP_PROBABILITY
+        flip_P = torch.rand(num_images, generator=source("flip")) < FLIP_PROBABILITY
     erase_P4 = None
     if args.random_erasing:
-        erase_P4 = _rectangles(generator(seed, epoch, "erase"), num_images, height, width)
+        erase_P4 = _rectangles(source("erase"), num_images, height, width)
     return Draws(corner_P2, side_P, flip_P, erase_P4)
 
 

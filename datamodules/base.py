@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -83,10 +84,23 @@ class Splits(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One batch on the device: normalised float32 images in channels_last layout, and int64 labels."""
+    """One batch on the device: normalised float32 images in channels_last layout, and int64 labels.
+
+    Attributes:
+        x_BCHW: images; those beyond the labels were appended for a self-supervised task.
+        y_B: labels of the first images.
+        second_BCHW: another augmentation of the labelled images, where the method asks for one.
+        drawn: what tasks drew at random for this step, by their names for it.
+    """
 
     x_BCHW: Tensor
     y_B: Tensor
+    second_BCHW: Tensor | None = None
+    drawn: Mapping[str, Tensor] = MappingProxyType({})
+
+    def first(self, count: int) -> Batch:
+        """The first ``count`` images of a batch that no task has prepared."""
+        return Batch(*(None if part is None else part[:count] for part in self[:3]))  # type: ignore[arg-type]
 
 
 def pixels_of(x_BCHW: Tensor, spec: DataSpec) -> Tensor:

@@ -18,6 +18,7 @@ from utils import UsageError
 
 EVALUATION_BATCH = 500  # images where nothing is learnt; bounds memory, does not change results
 _INT32_END = 2**31
+_SECOND = "second "  # names the numbers that the second view is drawn with
 
 
 def epoch_order(seed: int, epoch: int, num_images: int) -> Tensor:
@@ -39,6 +40,7 @@ class Feed:
         augment: settings of the augmentations; None for evaluation.
         seed: seed of order and augmentation.
         curriculum: which images an epoch may draw, of all of them; None for no limit.
+        two_views: augment every image twice; the second view comes with the batch.
 
     Raises:
         UsageError: fewer training images than one batch needs.
@@ -54,6 +56,7 @@ class Feed:
         augment: DataArgs | None = None,
         seed: int = 0,
         curriculum: Curriculum | None = None,
+        two_views: bool = False,
     ) -> None:
         if augment is not None and batch_size > images.num_images:
             count = images.num_images
@@ -61,7 +64,8 @@ class Feed:
                 f"--batch_size {batch_size}: there are {count} training images, so it must be at most {count}"
             )
         self.spec = spec
-        self.batch_size, self._augment, self._seed, self.curriculum = batch_size, augment, seed, curriculum
+        self.batch_size, self._augment, self._seed = batch_size, augment, seed
+        self.curriculum, self._two_views = curriculum, two_views
         self._height, self._width = spec.height, spec.width
         padding = CROP_PADDING if augment is not None and augment.random_crop else 0
         pixels_PHWC = images.images_PHWC.to(device).contiguous()
@@ -116,8 +120,11 @@ class Feed:
         With positions in a tensor nothing depends on the host, so that a CUDA graph can hold it.
         """
         picked_B = drawn.order_P[part]
-        pixels_BHWC = self._augmented(picked_B, drawn.draws.each(lambda drawn_P: drawn_P[part]))
-        return Batch(self._normalised(pixels_BHWC), self._labels_P[picked_B])
+        second_BCHW = None if drawn.second is None else self._view(picked_B, drawn.second, part)
+        return Batch(self._view(picked_B, drawn.draws, part), self._labels_P[picked_B], second_BCHW)
+
+    def _view(self, picked_B: Tensor, draws: Draws, part: slice | Tensor) -> Tensor:
+        return self._normalised(self._augmented(picked_B, draws.each(lambda drawn_P: drawn_P[part])))
 
     def sample(self, count: int) -> Batch:
         """``count`` images spread evenly over the split, or all where there are fewer, for a look at them.
@@ -134,24 +141,24 @@ class Feed:
         x_BHWC = torch.addcmul(self._shift_WC, pixels_BHWC.float(), self._scale_WC)
         return x_BHWC.permute(0, 3, 1, 2)  # a view: NHWC in memory is what channels_last means
 
-    def draws(self, epoch: int) -> Draws:
-        """What is done to the images of ``epoch``, on the CPU, by position in its order.
+    def draws(self, epoch: int, view: str = "") -> Draws:
+        """What is done to the images of ``epoch`` for one view, on the CPU, by position in its order.
 
         Raises:
             ValueError: the feed does not augment.
         """
         if self._augment is None:
             raise ValueError("a feed without augmentation draws nothing")
-        return draw(self._augment, self._seed, epoch, self._labels_P.shape[0], self._height, self._width)
+        return draw(self._augment, self._seed, epoch, self._labels_P.shape[0], self._height, self._width, view)
 
     def drawn(self, epoch: int) -> Drawn:
         """Order and draws of ``epoch``, on the CPU; for a GPU in pinned memory, from where a copy need not wait."""
-        draws = self.draws(epoch)
+        second = self.draws(epoch, _SECOND) if self._two_views else None
         if self.curriculum is None:
             order_P = epoch_order(self._seed, epoch, self._labels_P.shape[0])
         else:
             order_P = self.curriculum.order(self._seed, epoch)
-        drawn = Drawn(order_P, draws)
+        drawn = Drawn(order_P, self.draws(epoch), second)
         return drawn.each(Tensor.pin_memory) if self.device.type == "cuda" else drawn
 
     def _augmented(self, picked_B: Tensor, draws: Draws) -> Tensor:

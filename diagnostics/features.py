@@ -38,12 +38,13 @@ def block_features(method: Method, feed: Feed, side: int | None = None) -> list[
     with torch.inference_mode():
         for step in range(feed.num_steps):
             for part, h_BCHW in zip(parts, block_maps(method, feed.batch(0, step).x_BCHW), strict=True):
-                part.append(_pooled(h_BCHW, side).flatten(1))
+                part.append(pooled(h_BCHW, side).flatten(1))
     method.train()
     return [torch.cat(part) for part in parts]
 
 
-def _pooled(h_BCHW: Tensor, side: int | None) -> Tensor:
+def pooled(h_BCHW: Tensor, side: int | None) -> Tensor:
+    """A map averaged to ``side`` x ``side``, or as it is where it is not larger or no side is given."""
     if side is None or max(h_BCHW.shape[2:]) <= side:
         return h_BCHW
     return functional.adaptive_avg_pool2d(h_BCHW, (min(side, h_BCHW.shape[2]), min(side, h_BCHW.shape[3])))
@@ -71,14 +72,17 @@ def probe_accuracy(fit_PD: Tensor, fit_y_P: Tensor, held_PD: Tensor, held_y_P: T
     mean, the penalty is `RIDGE` times their number. In float64; nothing is drawn at random.
     """
     fit_PD, held_PD = fit_PD.double(), held_PD.double()
-    mean_D, std_D = fit_PD.mean(0), fit_PD.std(0, correction=0)
-    # A feature that varies by less than float32 can tell says nothing.
-    std_D = torch.where(std_D > 1e-6 * fit_PD.abs().amax(0), std_D, torch.inf)
+    mean_D, std_D = fit_PD.mean(0), varies(fit_PD.std(0, correction=0), fit_PD.abs().amax(0))
     y_PN = functional.one_hot(fit_y_P, num_classes).double()
     mean_N = y_PN.mean(0)
     weights_DN = ridge_weights((fit_PD - mean_D) / std_D, y_PN - mean_N, RIDGE * len(fit_PD))
     guesses_P = ((held_PD - mean_D) / std_D @ weights_DN + mean_N).argmax(1)
     return 100 * float((guesses_P == held_y_P).double().mean())
+
+
+def varies(std_D: Tensor, peak_D: Tensor) -> Tensor:
+    """The deviations, or infinity for a feature that varies by less than float32 can tell of its largest value."""
+    return torch.where(std_D > 1e-6 * peak_D, std_D, torch.inf)
 
 
 def linear_cka(x_PD: Tensor, y_PE: Tensor) -> float:

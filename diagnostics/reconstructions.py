@@ -9,6 +9,7 @@ from torchvision.utils import make_grid
 from datamodules.base import Batch, DataSpec, pixels_of
 from methods._base import Method
 
+_SEED = 0  # a task that masks at random masks the same every time, so that pictures can be compared
 MIN_TILE = 96  # pixels; small images are enlarged by whole pixels to be seen
 
 
@@ -21,7 +22,9 @@ def reconstruction_grids(method: Method, batch: Batch, spec: DataSpec) -> dict[i
         spec: gives mean and deviation, with which the pixels come back to [0, 1]; what is drawn beyond is cut off.
     """
     method.eval()
-    with torch.inference_mode():
+    devices = [batch.x_BCHW.device] if batch.x_BCHW.is_cuda else []
+    with torch.inference_mode(), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(_SEED)
         drawn = method.reconstructions(batch)
     method.train()
     return {index: _grid(torch.cat(pair), batch.y_B.shape[0], spec) for index, pair in drawn.items()}

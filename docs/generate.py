@@ -54,11 +54,16 @@ def page() -> str:
     """The whole file."""
     shared = ", ".join(f"`--{name}`" for name in MethodArgs.model_fields)
     supcon = ["supcon_loss_weight", "contrast_temperature"]
+    simclr = ["simclr_loss_weight", "simclr_temperature"]
+    cpc = ["cpc_loss_weight"]
     options = {
         "--num_modules": ("_modules", own(ModuleArgs)),
         "--sequential": ("_sequential", own(SequentialArgs)),
-        "--ssl": ("_ssl", [name for name in own(SslArgs) if name not in supcon]),
+        "--ssl": ("_ssl", [name for name in own(SslArgs) if name not in (*supcon, *simclr, *cpc)]),
+        "--ssl_task inpaint, colourise": ("_restore", []),
         "--supcon_loss_weight": ("_supcon", supcon),
+        "--simclr_loss_weight": ("_views", simclr),
+        "--cpc_loss_weight": ("_cpc", cpc),
         "--coarse_labels_first": ("_coarse", ["coarse_labels_first"]),
     }
     elsewhere = {*MethodArgs.model_fields, *(name for _, names in options.values() for name in names)}

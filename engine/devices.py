@@ -92,7 +92,7 @@ def choose_precision(method: Method, batch: Batch, rounds: int = 6) -> tuple[str
         random state are as before.
     """
     probe = copy.deepcopy(method)
-    batch = Batch(batch.x_BCHW[:32], batch.y_B[:32])
+    batch = batch.first(32)
     best = dict.fromkeys(("fp32", "bf16"), float("inf"))
     with torch.random.fork_rng(devices=[batch.x_BCHW.device] if batch.x_BCHW.is_cuda else []):
         for count in range(rounds + 1):

@@ -98,7 +98,7 @@ def explain(error: BaseException, method: Method, batch: Batch, precision: str) 
     method.zero_grad(set_to_none=True)
     gc.collect()
     said = f"out of memory with --batch_size {size}"
-    probe = Batch(batch.x_BCHW[:_PROBE], batch.y_B[:_PROBE])
+    probe = batch.first(_PROBE)
     try:
         method.to(batch.x_BCHW.device)  # Lightning moves it to the CPU when a run ends
         per_image = activation_bytes(method, probe, precision) / probe.y_B.shape[0]

@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.early_exit import study_exits
 from engine.information import study_information
+from engine.linear import study_linear
 from engine.prefixes import study_prefixes
 from engine.similarity import study_similarity
 from engine.trained import Trained
@@ -24,5 +25,7 @@ def studies(run: Trained, options: Mapping[str, Any], others: Sequence[Trained])
         yield from study_prefixes(run, options["prefixes"])
     if options["information"]:
         yield from study_information(run)
+    if options["linear"]:
+        yield from study_linear(run)
     for other in others:
         yield from study_similarity(run, other)

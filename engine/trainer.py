@@ -65,7 +65,14 @@ class Job:
     ranking_P: Tensor | None = None
 
 
-def make_feeds(args: Args, splits: Splits, device: torch.device, ranking_P: Tensor | None = None) -> dict[str, Feed]:
+def make_feeds(
+    args: Args,
+    splits: Splits,
+    device: torch.device,
+    ranking_P: Tensor | None = None,
+    *,
+    two_views: bool = False,
+) -> dict[str, Feed]:
     """The splits on the device: training augmented and shuffled, the others as they are.
 
     With a ranking of the training images the first epochs draw from its beginning, as ``--curriculum`` asks.
@@ -73,7 +80,10 @@ def make_feeds(args: Args, splits: Splits, device: torch.device, ranking_P: Tens
     spec, data, optim = splits.spec, args.data, args.optim
     until = data.curriculum_until * optim.epochs
     curriculum = None if ranking_P is None else Curriculum(ranking_P, data.curriculum_start, until)
-    train = Feed(splits.train, spec, optim.batch_size, device, augment=data, seed=optim.seed, curriculum=curriculum)
+    train = Feed(
+        splits.train, spec, optim.batch_size, device, augment=data, seed=optim.seed, curriculum=curriculum,
+        two_views=two_views,
+    )  # fmt: skip
     held_out: dict[str, ImageSet | None] = {VAL: splits.val, TEST: splits.test}
     others = {
         name: Feed(images, spec, EVALUATION_BATCH, device) for name, images in held_out.items() if images is not None
@@ -111,7 +121,7 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
     method = job.method.to(job.device).to(memory_format=torch.channels_last)
     # Not asked for again when a run goes on: its teacher may be gone by then.
     ranking_P = job.ranking_P if state is None else state.get("ranking")
-    feeds = make_feeds(job.args, job.splits, job.device, ranking_P)
+    feeds = make_feeds(job.args, job.splits, job.device, ranking_P, two_views=method.two_views)
     observers = Observers(job.args, job.splits, job.device)
     args = _settle(job, method, feeds[TRAIN], state)
     stages = ranks.agree(choose_stages(args.run, method, feeds[TRAIN].batch(0, 0)) if ranks.is_leader else [])

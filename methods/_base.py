@@ -75,6 +75,11 @@ class Method(nn.Module, ABC):
         return self.TRAITS
 
     @property
+    def two_views(self) -> bool:
+        """Whether it learns from two augmentations of every image (`Batch.second_BCHW`)."""
+        return False
+
+    @property
     def last(self) -> int:
         """Index of the last block."""
         return self.backbone.num_blocks - 1

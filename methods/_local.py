@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from consts import PRED_LOSS, SSL_LOSS, SUPCON_LOSS, block_name
+from consts import CPC_LOSS, PRED_LOSS, SIMCLR_LOSS, SSL_LOSS, SUPCON_LOSS, block_name
 from datamodules.base import Batch, DataSpec
 from methods._base import Method, StepOutput, Traits
 from methods._coarse import CoarseLabels
 from methods._modules import Overlap, join
 from methods._records import BlockResult, Hidden, labelled
 from methods._sequential import Phases
-from methods._ssl import SSL_TASKS, SslTask
-from methods._supcon import SupervisedContrast
+from methods._ssl import SslTask
+from methods._tasks import build_tasks
 from model import Backbone
 from objectives.classification import cross_entropy
 from schemas import LocalArgs
@@ -40,10 +40,8 @@ class LocalMethod(Method):
         self.num_classes = spec.num_classes
         self.coarse = CoarseLabels(spec, backbone.num_blocks) if args.coarse_labels_first else None
         self.heads = nn.ModuleDict({block_name(i): self.build_heads(i, spec) for i in inner if self.is_supervised(i)})
-        # After the heads, so that these draw the same weights with and without the task.
-        active = args.ssl and args.ssl_loss_weight > 0
-        self.ssl = SSL_TASKS[args.ssl_task](args, backbone, spec, inner) if active else None
-        self.supcon = SupervisedContrast(args, backbone, spec, inner) if args.supcon_loss_weight > 0 else None
+        # After the heads, so that these draw the same weights with and without the tasks.
+        self.ssl, self.supcon, self.simclr, self.cpc = build_tasks(args, backbone, spec, inner)
 
     def arrange(self, backbone: Backbone, spec: DataSpec) -> Backbone:
         """Blocks joined to modules (``--num_modules``, ``--module_ends``); all that follows calls these blocks."""
@@ -53,6 +51,11 @@ class LocalMethod(Method):
     def traits(self) -> Traits:
         """With ``--overlap`` a block also learns from the losses above it."""
         return self.TRAITS if not self.args.overlap else Traits("neighbour" if self.args.overlap == 1 else "none")
+
+    @property
+    def two_views(self) -> bool:
+        """SimCLR's loss compares them."""
+        return self.simclr is not None
 
     @abstractmethod
     def build_heads(self, index: int, spec: DataSpec) -> nn.Module:
@@ -64,15 +67,14 @@ class LocalMethod(Method):
 
     @property
     def tasks(self) -> dict[str, SslTask]:
-        """What blocks learn beside the method's own loss, by the name of its loss."""
-        found = {SSL_LOSS: self.ssl, SUPCON_LOSS: self.supcon}
+        """What blocks learn beside the method's own loss, by the name of its loss, in the order of their images."""
+        found = {SIMCLR_LOSS: self.simclr, SSL_LOSS: self.ssl, SUPCON_LOSS: self.supcon, CPC_LOSS: self.cpc}
         return {name: task for name, task in found.items() if task is not None}
 
     def weight(self, name: str, index: int) -> float:
         """The weight of a loss (`PRED_LOSS` is the method's own) in what block ``index`` learns."""
-        args = self.args
-        own = args.pred_loss_weight if args.ssl else 1.0
-        return {PRED_LOSS: own, SSL_LOSS: args.ssl_loss_weight, SUPCON_LOSS: args.supcon_loss_weight}[name]
+        weight: float = getattr(self.args, f"{name}_weight")
+        return weight if name != PRED_LOSS or self.args.ssl else 1.0
 
     def is_supervised(self, index: int) -> bool:
         """Whether block ``index`` learns from the method's own loss; the last always does, and from nothing else."""
@@ -106,7 +108,9 @@ class LocalMethod(Method):
 
     def prepare(self, batch: Batch) -> Batch:
         """The batch that the blocks see, the same for all; a self-supervised task may add images without labels."""
-        return batch if self.ssl is None else self.ssl.prepare(batch)
+        for task in self.tasks.values():
+            batch = task.prepare(batch)
+        return batch
 
     def fill_block_grads(
         self, index: int, x_BCHW: Tensor, batch: Batch, below: Overlap | None = None

@@ -25,7 +25,12 @@ class BlockResult(NamedTuple):
     parts: Mapping[str, Tensor]
 
 
+def leading(x_BCHW: Tensor, batch: Batch) -> Tensor:
+    """The part of ``x_BCHW`` that belongs to labelled images."""
+    num_labelled = batch.y_B.shape[0]
+    return x_BCHW if x_BCHW.shape[0] == num_labelled else x_BCHW[:num_labelled]
+
+
 def labelled(hidden: Hidden, batch: Batch) -> Hidden:
     """The part of ``hidden`` that belongs to labelled images."""
-    num_labelled = batch.y_B.shape[0]
-    return hidden if hidden.out_BCHW.shape[0] == num_labelled else Hidden(*(part[:num_labelled] for part in hidden))
+    return Hidden(*(leading(part, batch) for part in hidden))

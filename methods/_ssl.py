@@ -9,8 +9,9 @@ Signal:
     ``--ssl_loss_weight``, and s_i the loss of a head on the block's output before its pool. ``reconstruct``: mean
     absolute error of a decoder that gives back the augmented image. ``shift``: the same for the image rolled down and
     to the right, by a shift that grows linearly over the blocks from 5 pixels to half the image. ``rotate``:
-    cross-entropy of a classifier that tells by how many quarter turns an image was turned. The last block learns from
-    its classifier alone; a = 0 trains the others without labels.
+    cross-entropy of a classifier that tells by how many quarter turns an image was turned. ``inpaint`` and
+    ``colourise`` have a section of their own. The last block learns from its classifier alone; a = 0 trains the others
+    without labels.
 
 Cost:
     One head more for each block. ``rotate`` doubles the images: the labelled ones stay upright, and copies of them,
@@ -42,6 +43,7 @@ from consts import block_name
 from datamodules.base import Batch, DataSpec
 from heads.classifiers import CLASSIFIERS
 from heads.decoder import decoder
+from methods._records import leading
 from model import Backbone, Shape
 from objectives.classification import cross_entropy
 from objectives.reconstruction import reconstruction_loss, reconstruction_target, shift_schedule
@@ -75,6 +77,11 @@ class SslTask(nn.Module, ABC):
         return None
 
 
+def appended(batch: Batch, more_BCHW: Tensor) -> Batch:
+    """The batch with further images behind those that it has; the last to append finds its own at the end."""
+    return batch._replace(x_BCHW=torch.cat((batch.x_BCHW, more_BCHW)))
+
+
 class Reconstruction(SslTask):
     """Give back the augmented image, or with ``--ssl_task shift`` the image rolled further from block to block."""
 
@@ -89,9 +96,9 @@ class Reconstruction(SslTask):
 
     def pictures(self, index: int, features_BCHW: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Target and reconstruction."""
-        drawn_BCHW = self.heads[block_name(index)](features_BCHW)
+        drawn_BCHW = self.heads[block_name(index)](leading(features_BCHW, batch))
         height, width = drawn_BCHW.shape[2:]
-        return reconstruction_target(batch.x_BCHW, height, width, self.shifts[index]), drawn_BCHW
+        return reconstruction_target(leading(batch.x_BCHW, batch), height, width, self.shifts[index]), drawn_BCHW
 
     def loss(self, index: int, features_BCHW: Tensor, batch: Batch) -> Tensor:
         """Mean absolute error."""
@@ -124,17 +131,15 @@ class Rotation(SslTask):
 
     def prepare(self, batch: Batch) -> Batch:
         """Append the turned images."""
-        turned_BCHW = batch.x_BCHW.clone()
+        upright_BCHW = leading(batch.x_BCHW, batch)
+        turned_BCHW = upright_BCHW.clone()
         for turns in range(1, self.NUM_TURNS):
-            turned_BCHW[turns :: self.NUM_TURNS] = batch.x_BCHW[turns :: self.NUM_TURNS].rot90(turns, (2, 3))
-        return Batch(torch.cat((batch.x_BCHW, turned_BCHW)), batch.y_B)
+            turned_BCHW[turns :: self.NUM_TURNS] = upright_BCHW[turns :: self.NUM_TURNS].rot90(turns, (2, 3))
+        return appended(batch, turned_BCHW)
 
     def loss(self, index: int, features_BCHW: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy on the number of quarter turns."""
         num_labelled = batch.y_B.shape[0]
-        logits_BN = self.heads[block_name(index)](features_BCHW[num_labelled:])
+        logits_BN = self.heads[block_name(index)](features_BCHW[-num_labelled:])
         turns_B = torch.arange(num_labelled, device=batch.y_B.device) % self.NUM_TURNS
         return cross_entropy(logits_BN, turns_B)
-
-
-SSL_TASKS: dict[str, type[SslTask]] = {"reconstruct": Reconstruction, "shift": Reconstruction, "rotate": Rotation}

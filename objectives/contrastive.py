@@ -17,15 +17,70 @@ def supervised_contrastive(z_BD: Tensor, y_B: Tensor, temperature: float) -> Ten
     The mean over anchors i of ``-1/|P(i)| sum_{p in P(i)} log(exp(z_i z_p / t) / sum_{a != i} exp(z_i z_a / t))``, with
     z scaled to unit length and P(i) the other images of the same label. An anchor without one counts as 0, and so does
     a batch of one. Equal embeddings give ``ln(B - 1)``, where every anchor has a positive. With two images to a label,
-    the two views of one image, it is SimCLR's loss (Chen et al. 2020, arXiv 2002.05709). Their factor t / t_b is 1.
+    the two views of one image, it is `simclr`. Their factor t / t_b is 1.
     """
     if z_BD.shape[0] < 2:
         return 0 * z_BD.sum()
+    log_share_BB, itself_BB = _log_shares(z_BD, temperature)
+    positive_BB = (y_B[:, None] == y_B) & ~itself_BB
+    found_B = torch.where(positive_BB, log_share_BB, 0).sum(1) / positive_BB.sum(1).clamp(min=1)
+    return -found_B.mean()
+
+
+def simclr(z_VD: Tensor, temperature: float) -> Tensor:
+    """NT-Xent (Chen et al. 2020, arXiv 2002.05709, equation 1), in float32 or wider whatever the type of ``z_VD``.
+
+    The mean over V = 2B views i of ``-log(exp(z_i z_j / t) / sum_{a != i} exp(z_i z_a / t))``, with z scaled to unit
+    length and j the other view of the same image: i + B, or i - B. Equal embeddings give ``ln(2B - 1)``, which for one
+    image is 0 whatever its views.
+    """
+    log_share_VV, _ = _log_shares(z_VD, temperature)
+    num_images = z_VD.shape[0] // 2
+    return -torch.cat([log_share_VV.diagonal(offset) for offset in (num_images, -num_images)]).mean()
+
+
+def info_nce(predicted_AD: Tensor, positive_AD: Tensor, negative_AND: Tensor) -> Tensor:
+    """InfoNCE (van den Oord et al. 2018, arXiv 1807.03748, equation 4), in float32 or wider.
+
+    The mean over anchors of ``-log(exp(p z) / (exp(p z) + sum_n exp(p z_n)))``, with p what was predicted, z what is
+    there and z_n what is elsewhere; the vectors are not scaled. Equal scores give ``ln(N + 1)``.
+    """
+    with torch.autocast(predicted_AD.device.type, enabled=False):  # autocast would multiply in half precision
+        predicted_AD, positive_AD, negative_AND = (
+            part.float() if part.dtype.itemsize < 4 else part for part in (predicted_AD, positive_AD, negative_AND)
+        )
+        right_A1 = (predicted_AD * positive_AD).sum(1, keepdim=True)
+        wrong_AN = (negative_AND @ predicted_AD[:, :, None]).squeeze(2)
+        return (torch.cat((right_A1, wrong_AN), 1).logsumexp(1) - right_A1[:, 0]).mean()
+
+
+def predictive_coding(z_BCHW: Tensor, predicted_BKCHW: Tensor, candidate_BGN: Tensor, skip: int) -> Tensor:
+    """CPC down the columns of a map, as Greedy InfoMax (Lowe et al. 2019, arXiv 1905.11786): mean over k of `info_nce`.
+
+    Args:
+        z_BCHW: the map, of at least K + ``skip`` + 1 rows.
+        predicted_BKCHW: what every position predicts, number k (from 0) for the position k + 1 + ``skip`` rows below.
+        candidate_BGN: for the g-th of an image's positions (row by row) N numbers from 0; modulo B H W they name the
+            positions of the batch, image by image and row by row, that are the negatives. The same for all k.
+        skip: rows left out.
+    """
+    num_columns = z_BCHW.shape[3]
+    z_BHWC = z_BCHW.permute(0, 2, 3, 1)
+    z_PC = z_BHWC.flatten(0, 2)
+    losses = []
+    for step, predicted_BCHW in enumerate(predicted_BKCHW.unbind(1), start=1 + skip):
+        num_rows = z_BCHW.shape[2] - step
+        predicted_AC = predicted_BCHW[:, :, :num_rows].permute(0, 2, 3, 1).flatten(0, 2)
+        negative_A = candidate_BGN[:, : num_rows * num_columns].flatten() % len(z_PC)
+        negative_ANC = z_PC.index_select(0, negative_A).view(len(predicted_AC), -1, z_PC.shape[1])
+        losses.append(info_nce(predicted_AC, z_BHWC[:, step:].flatten(0, 2), negative_ANC))
+    return torch.stack(losses).mean()
+
+
+def _log_shares(z_BD: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """The logarithm of the share that each other has in an anchor's row, and where an anchor meets itself (-inf)."""
     with torch.autocast(z_BD.device.type, enabled=False):  # autocast would multiply in half precision
         z_BD = F.normalize(z_BD.float() if z_BD.dtype.itemsize < 4 else z_BD, dim=1)
         itself_BB = torch.eye(z_BD.shape[0], dtype=torch.bool, device=z_BD.device)
         score_BB = (z_BD @ z_BD.T / temperature).masked_fill(itself_BB, -torch.inf)
-        log_share_BB = score_BB - score_BB.logsumexp(1, keepdim=True)
-        positive_BB = (y_B[:, None] == y_B) & ~itself_BB
-        found_B = torch.where(positive_BB, log_share_BB, 0).sum(1) / positive_BB.sum(1).clamp(min=1)
-        return -found_B.mean()
+        return score_BB - score_BB.logsumexp(1, keepdim=True), itself_BB

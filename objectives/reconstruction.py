@@ -15,6 +15,18 @@ def reconstruction_loss(prediction_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
     return F.l1_loss(prediction_BCHW, target_BCHW)
 
 
+def masked_reconstruction_loss(prediction_BCHW: Tensor, target_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
+    """Mean absolute error where ``mask_B1HW`` is 1, in float32 or wider; a mask between 0 and 1 is a weight.
+
+    Predictions that are off by 0.5 in the masked positions give 0.5, whatever they are elsewhere. The mask must not be
+    0 everywhere.
+    """
+    if prediction_BCHW.dtype.itemsize < 4:
+        prediction_BCHW = prediction_BCHW.float()
+    error_BCHW = (prediction_BCHW - target_BCHW).abs() * mask_B1HW
+    return error_BCHW.sum() / (mask_B1HW.sum() * target_BCHW.shape[1])
+
+
 def pixel_cross_entropy(logits_BCHW: Tensor, pixels_BCHW: Tensor) -> Tensor:
     """Binary cross-entropy of ``sigmoid(logits)`` against pixels in [0, 1], mean over all elements, as InfoPro's.
 

@@ -29,22 +29,24 @@ def draw_information(
     """
     with canvas(9.0, 3.4) as figure:
         left, right = figure.subplots(1, 2)
-        _draw(left, [-error for error in errors], (-constant, "constant input"), (-floor, "the pixels' own entropy"))
+        draw_by_depth(
+            left, [-error for error in errors], (-constant, "constant input"), (-floor, "the pixels' own entropy")
+        )
         left.set(ylabel="-R (nats a pixel value)", title="I(h, x), up to a constant")
-        _draw(right, labels, (0, "constant input"), (entropy, "entropy of the labels"))
+        draw_by_depth(right, labels, (0, "constant input"), (entropy, "entropy of the labels"))
         right.set(ylabel="H(y) - CE (nats)", title="I(h, y)")
         content = render(figure, "svg")
     write_bytes(path, content)
 
 
-def _draw(axes: Axes, values: Sequence[float], lower: Level, upper: Level) -> None:
+def draw_by_depth(axes: Axes, values: Sequence[float], lower: Level, upper: Level) -> None:
     """A curve between two levels; the first value is that of the image."""
     axes.plot(range(-1, len(values) - 1), values, color=PALETTE[0], marker="o")
-    for (value, text), side in ((lower, "top"), (upper, "bottom")):  # outside the two lines, where no curve is
+    for (value, text), side, end in ((lower, "top", "right"), (upper, "bottom", "left")):  # where no curve should be
         axes.axhline(value, color=INK, linewidth=0.8)
         axes.annotate(
-            text, (0.99, value), (0, 3 if side == "bottom" else -3), xycoords=("axes fraction", "data"),
-            textcoords="offset points", ha="right", va=side, fontsize=8,
+            text, (0.99 if end == "right" else 0.01, value), (0, 3 if side == "bottom" else -3),
+            xycoords=("axes fraction", "data"), textcoords="offset points", ha=end, va=side, fontsize=8,
         )  # fmt: skip
     axes.margins(y=0.12)
     blocks = range(0, len(values) - 1, 1 + (len(values) - 2) // 12)

@@ -79,9 +79,10 @@ class SslArgs(SequentialArgs):
     """Self-supervised task of local methods."""
 
     ssl: bool = setting(False, "give every block but the last a self-supervised loss beside its own")
-    ssl_task: Literal["reconstruct", "shift", "rotate"] = setting(
+    ssl_task: Literal["reconstruct", "shift", "rotate", "inpaint", "colourise"] = setting(
         "reconstruct",
-        "give back the image; give it back shifted, further from block to block; or tell how it was turned",
+        "give back the image; give it back shifted, further from block to block; tell how it was turned; draw what is "
+        "masked; or draw the colours of a grey copy",
         needs={"ssl": (True,)},
     )
     shift_ssl_labels: bool | None = setting(
@@ -90,7 +91,7 @@ class SslArgs(SequentialArgs):
     upsample: bool = setting(
         False,
         "decoders enlarge to the image's size; else the image is reduced to theirs",
-        needs={"ssl": (True,), "ssl_task": ("reconstruct", "shift")},
+        needs={"ssl": (True,), "ssl_task": ("reconstruct", "shift", "inpaint", "colourise")},
     )
     upsample_type: Literal["transposed", "bilinear"] = setting(
         "transposed", "how: transposed convolutions, or 1x1 convolutions and interpolation", needs={"upsample": (True,)}
@@ -106,6 +107,34 @@ class SslArgs(SequentialArgs):
         ge=0,
     )
     contrast_temperature: float = setting(0.1, "temperature of that loss", gt=0, needs={"supcon_loss_weight": Above(0)})
+
+    simclr_loss_weight: float = setting(
+        0.0, "weight of a contrastive loss without labels, between two augmentations of each image, likewise", ge=0
+    )
+    simclr_temperature: float = setting(0.5, "its temperature", gt=0, needs={"simclr_loss_weight": POSITIVE})
+    cpc_loss_weight: float = setting(
+        0.0, "weight of predicting a block's map from the rows above (Greedy InfoMax), likewise", ge=0
+    )
+
+    @property
+    def contrasts_labels(self) -> bool:
+        """Whether a block must find in the batch another image of the same label."""
+        return self.supcon_loss_weight > 0
+
+    @property
+    def has_task(self) -> bool:
+        """Whether blocks learn something beside the method's own loss."""
+        return self.has_other_task or self.cpc_loss_weight > 0
+
+    @property
+    def has_other_task(self) -> bool:
+        """Whether all of them do, also those with maps too small for predictive coding."""
+        return (self.ssl and self.ssl_loss_weight > 0) or self.supcon_loss_weight > 0 or self.simclr_loss_weight > 0
+
+    @property
+    def cpc_alone(self) -> bool:
+        """Whether a block may have nothing to learn from but predictive coding."""
+        return self.ssl and self.pred_loss_weight == 0 and not self.has_other_task
 
     @model_validator(mode="before")
     @classmethod
@@ -126,7 +155,7 @@ class SslArgs(SequentialArgs):
             raise ValueError(
                 "--shift_ssl_labels needs --upsample: on a reduced image the shifts would be larger than they say"
             )
-        if self.ssl and self.pred_loss_weight == self.ssl_loss_weight == self.supcon_loss_weight == 0:
+        if self.ssl and self.pred_loss_weight == 0 and not self.has_task:
             raise ValueError("--pred_loss_weight 0 and --ssl_loss_weight 0 leave the blocks nothing to learn from")
         return self
 

@@ -22,6 +22,8 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {name: (name, {}) for name in 
     "dgl ssl bilinear": ("dgl", {"ssl": True, "upsample": True, "upsample_type": "bilinear"}),
     "dgl ssl shift alone": ("dgl", {"ssl": True, "ssl_task": "shift", "upsample": True, "pred_loss_weight": 0}),
     "dgl ssl rotate": ("dgl", {"ssl": True, "ssl_task": "rotate"}),
+    "dgl ssl inpaint": ("dgl", {"ssl": True, "ssl_task": "inpaint"}),
+    "dgl ssl colourise": ("dgl", {"ssl": True, "ssl_task": "colourise", "upsample": True}),
     "predsim local classifier": ("predsim", {"local_classifier": True}),
     "predsim ssl": ("predsim", {"ssl": True, "upsample": True}),
     "infopro softmax": ("infopro", {"label_loss": "softmax"}),
@@ -31,10 +33,20 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {name: (name, {}) for name in 
     "dgl supcon": ("dgl", {"supcon_loss_weight": 0.5}),
     "dgl ssl supcon": ("dgl", {"ssl": True, "supcon_loss_weight": 0.5}),
     "predsim supcon": ("predsim", {"supcon_loss_weight": 0.5}),
+    "dgl simclr": ("dgl", {"simclr_loss_weight": 0.5}),
+    "dgl ssl supcon simclr": (
+        "dgl",
+        {"ssl": True, "ssl_task": "rotate", "supcon_loss_weight": 0.5, "simclr_loss_weight": 1},
+    ),
+    "dgl simclr overlap": ("dgl", {"simclr_loss_weight": 0.5, "overlap": 1}),
+    "infopro simclr": ("infopro", {"simclr_loss_weight": 0.5}),
+    "dgl cpc": ("dgl", {"cpc_loss_weight": 0.5}),
+    "predsim cpc": ("predsim", {"cpc_loss_weight": 0.5}),
     "dgl overlap": ("dgl", {"overlap": 1}),
     "dgl ssl overlap": ("dgl", {"overlap": 1, "ssl": True, "ssl_task": "rotate"}),
     "predsim overlap": ("predsim", {"overlap": 2}),
 }
+DRAWING = {"dgl ssl inpaint", "dgl cpc", "predsim cpc"}  # the cases that draw random numbers in a step
 
 # Those that train one block after the other; they promise other things than the rest.
 PHASED: dict[str, tuple[str, dict[str, object]]] = {
@@ -54,33 +66,46 @@ def make_spec(size: int = 8, channels: int = 3) -> DataSpec:
 def make_batch(size: int = 8, channels: int = 3, num_images: int = 6, dtype: torch.dtype = torch.float64) -> Batch:
     generator = torch.Generator().manual_seed(7)
     x_BCHW = torch.randn(num_images, channels, size, size, generator=generator, dtype=dtype)
-    return Batch(x_BCHW, torch.randint(len(CLASSES), (num_images,), generator=generator))
+    y_B = torch.randint(len(CLASSES), (num_images,), generator=generator)
+    noise_BCHW = torch.randn(num_images, channels, size, size, generator=generator, dtype=dtype)
+    return Batch(x_BCHW, y_B, x_BCHW.flip(3) + 0.1 * noise_BCHW)
 
 
-def strided_backbone(dropout: float = 0.0) -> Backbone:
+def strided_backbone(dropout: float = 0.0, stride: int = 2) -> Backbone:
     """Three blocks with a stride, pools, BatchNorm and a classifier with a hidden layer."""
     args = ModelArgs(model="BasicCNN", dropout_prob=dropout)
     first = convolutional_block(Shape(3, 8, 8), 4, 3, pool=True, args=args)
     second = convolutional_block(first.out_shape, 6, 3, pool=False, args=args)
-    second.features[0] = nn.Conv2d(4, 6, 3, stride=2, padding=1)
-    second.features_shape = second.out_shape = Shape(6, 2, 2)
+    second.features[0] = nn.Conv2d(4, 6, 3, stride=stride, padding=1)
+    second.features_shape = second.out_shape = Shape(6, 4 // stride, 4 // stride)
     third = convolutional_block(second.out_shape, 5, 3, pool=True, args=args)
     return Backbone([first, second, third], mlp(third.out_shape.num_features, len(CLASSES), 1, 7))
 
 
+def backbone_of(case: str) -> Backbone:
+    """The network of a case; predictive coding needs maps of three rows."""
+    return strided_backbone(stride=1 if "cpc" in case else 2)
+
+
 def make_method(case: str, backbone: Backbone | None = None, size: int = 8, **settings: object) -> Method:
-    """A method, or one of `CASES`, in float64 on ``backbone`` (default: the strided one).
+    """A method, or one of `CASES`, in float64 on ``backbone`` (default: `backbone_of` it).
 
     It always has the same initial weights; ``size`` is that of the images.
     """
     torch.manual_seed(0)
-    backbone = backbone or strided_backbone()
+    backbone = backbone or backbone_of(case)
     name, own = (CASES | PHASED)[case]
     given = {"method": name, "aux_mlp_hidden_dim": 9} | own | settings
     if "overlap" in own:  # no more than there are trained blocks below
         given["overlap"] = min(own["overlap"], 2 - given.get("first_trainable_block", 0) % 3)
     args = build_args(given)
     return methods.load(name)(args.method, backbone, make_spec(size)).double()
+
+
+def seed(case: str) -> None:
+    """What the engine does before every step, for the cases that need it; the others must do without."""
+    if case in DRAWING:
+        torch.manual_seed(1)
 
 
 def gradients(method: Method) -> dict[str, torch.Tensor | None]:

@@ -101,3 +101,12 @@ def test_a_rectangle_that_does_not_fit_is_drawn_again() -> None:
     rectangles = drawn(size=4, random_erasing=True).erase_P4
     assert int(rectangles[:, 2:].max()) == 3
     assert (rectangles[:, 2:].sum(1) > 0).float().mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_second_view_is_drawn_independently_of_the_first() -> None:
+    settings = DataArgs(random_crop=True, random_horizontal_flip=True, random_erasing=True)
+    one, two = (draw(settings, 0, 0, COUNT, SIZE, SIZE, view) for view in ("", "second "))
+    agree = (one.corner_P2 == two.corner_P2).float().mean()
+    assert agree == pytest.approx(1 / (2 * CROP_PADDING + 1), abs=0.01)
+    assert (one.flip_P == two.flip_P).float().mean() == pytest.approx(0.5, abs=0.02)
+    assert not torch.equal(one.erase_P4, two.erase_P4)

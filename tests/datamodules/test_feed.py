@@ -71,7 +71,7 @@ def test_batches_equal_torchvision(settings: dict[str, bool], channels: int) -> 
     spec, feed = make_spec(images), make_feed(settings, channels)
     order, draws = epoch_order(3, 1, COUNT), feed.draws(1)
     for step in range(feed.num_steps):
-        x_BCHW, y_B = feed.batch(1, step)
+        x_BCHW, y_B = feed.batch(1, step)[:2]
         for row in range(5):
             position = step * 5 + row
             expected = by_torchvision(images.images_PHWC[order[position]], draws, position, settings, spec)
@@ -112,7 +112,7 @@ def test_evaluation_shows_every_image_once_and_in_order() -> None:
 def test_batches_are_float32_in_channels_last(channels: int, augmented: bool) -> None:
     images = make_images(channels)
     feed = Feed(images, make_spec(images), 4, CPU, augment=DataArgs(**CROP_FLIP) if augmented else None)
-    x_BCHW, y_B = feed.batch(0, 0)
+    x_BCHW, y_B = feed.batch(0, 0)[:2]
     assert x_BCHW.dtype == torch.float32 and y_B.dtype == torch.int64
     assert x_BCHW.is_contiguous(memory_format=torch.channels_last)
     assert x_BCHW.stride() == (HEIGHT * WIDTH * channels, 1, WIDTH * channels, channels)
@@ -134,7 +134,7 @@ def test_random_access_equals_sequential_access(settings: dict[str, bool]) -> No
     sequential = {(epoch, step): feed.batch(epoch, step) for epoch in range(3) for step in range(feed.num_steps)}
     jumping = make_feed(settings)
     for epoch, step in [(2, 6), (0, 3), (2, 0), (1, 5), (0, 0), (1, 4)]:
-        for got, expected in zip(jumping.batch(epoch, step), sequential[epoch, step], strict=True):
+        for got, expected in zip(jumping.batch(epoch, step)[:2], sequential[epoch, step][:2], strict=True):
             assert torch.equal(got, expected)
 
 
@@ -191,3 +191,34 @@ def test_a_sample_spreads_over_the_split() -> None:
     assert len(feed.sample(99).y_B) == COUNT
     with pytest.raises(ValueError, match="no images as they are"):
         Feed(images, make_spec(images), 10, CPU, augment=DataArgs()).sample(4)
+
+
+@pytest.mark.parametrize("settings", SETTINGS[-2:])
+def test_a_second_view_is_another_augmentation_of_the_same_images(settings: dict[str, bool]) -> None:
+    images = make_images()
+    spec, alone = make_spec(images), make_feed(settings)
+    both = Feed(images, spec, 5, CPU, augment=DataArgs(**settings), seed=3, two_views=True)
+    draws, differ = alone.draws(1, "second "), 0
+    for step in range(both.num_steps):
+        batch, plain = both.batch(1, step), alone.batch(1, step)
+        assert torch.equal(batch.x_BCHW, plain.x_BCHW) and torch.equal(batch.y_B, plain.y_B)
+        assert plain.second_BCHW is None
+        assert batch.second_BCHW.is_contiguous(memory_format=torch.channels_last)
+        for row in range(5):
+            image_HWC = images.images_PHWC[batch.y_B[row]]
+            expected = by_torchvision(image_HWC, draws, step * 5 + row, settings, spec)
+            torch.testing.assert_close(batch.second_BCHW[row], expected, rtol=0, atol=2e-6)
+            differ += not torch.equal(batch.x_BCHW[row], batch.second_BCHW[row])
+    assert differ > 30  # of 35
+    again = Feed(images, spec, 5, CPU, augment=DataArgs(**settings), seed=3, two_views=True).batch(1, 6)
+    assert torch.equal(again.second_BCHW, batch.second_BCHW)  # whatever was asked for before
+
+
+def test_the_first_images_of_a_batch_keep_their_second_views() -> None:
+    images = make_images()
+    feed = Feed(images, make_spec(images), 5, CPU, augment=DataArgs(**CROP_FLIP), two_views=True)
+    batch = feed.batch(0, 0)
+    part = batch.first(2)
+    assert [len(each) for each in part[:3]] == [2, 2, 2]
+    assert torch.equal(part.second_BCHW, batch.second_BCHW[:2])
+    assert make_feed(CROP_FLIP).batch(0, 0).first(2).second_BCHW is None

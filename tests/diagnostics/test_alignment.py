@@ -9,7 +9,7 @@ import torch
 
 from diagnostics.alignment import gradient_alignment
 from methods._base import Method
-from tests.conftest import CASES, gradients, make_batch, make_method, strided_backbone
+from tests.conftest import CASES, backbone_of, gradients, make_batch, make_method, strided_backbone
 
 NUM_BLOCKS = 3
 
@@ -66,7 +66,7 @@ def test_nothing_is_left_behind(case: str) -> None:
     method = make_method(case)
     method.fill_grads(make_batch())
     before, grads = copy.deepcopy(method.state_dict()), gradients(method)
-    plain, random = strided_backbone().double(), torch.get_rng_state()
+    plain, random = backbone_of(case).double(), torch.get_rng_state()
     gradient_alignment(method, plain, make_batch())
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())

@@ -101,7 +101,8 @@ def averaged_by_hand(words: list[str], run) -> dict[str, torch.Tensor]:
     for step in range(feed.num_steps):
         batch = feed.batch(0, step)
         for place, method in enumerate(copies):
-            method.fill_grads(type(batch)(*(value[place * 16 : (place + 1) * 16] for value in batch)))
+            part = slice(place * 16, (place + 1) * 16)
+            method.fill_grads(batch._replace(x_BCHW=batch.x_BCHW[part], y_B=batch.y_B[part]))
         for one, other in zip(copies[0].parameters(), copies[1].parameters(), strict=True):
             mean = (one.grad + other.grad) / 2
             one.grad, other.grad = mean, mean.clone()

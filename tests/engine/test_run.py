@@ -254,12 +254,32 @@ def test_frozen_blocks_stay_as_they_were(run) -> None:
         "--lr_schedule multistep --warmup_epochs 1",
         "--method dgl --pred_aux_type mlp_sr",
         "--method dgl --is_direct_global --last_gradient_weight 0.3",
+        "--method dgl --ssl --ssl_task inpaint --simclr_loss_weight 0.5 --cpc_loss_weight 0.5 --precision auto",
+        "--method predsim --simclr_loss_weight 0.5 --overlap 1 --random_crop",
     ],
 )
 def test_settings_reach_the_end(run, words: str) -> None:
     assert run(*words.split(), "--epochs", "2") == 0
     torch.use_deterministic_algorithms(False)
     assert run.summary()["final_test_accuracy"] > 5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--ssl --ssl_task colourise", "--ssl_task colourise needs colours, and the images of digits are grey"),
+        ("--cpc_loss_weight 1 --first_trainable_block 6", "--cpc_loss_weight needs maps of 3 rows or more"),
+        (
+            "--ssl --pred_loss_weight 0 --ssl_loss_weight 0 --cpc_loss_weight 1",
+            "that of block_06 is 2x2: give the blocks",
+        ),
+    ],
+)
+def test_a_task_that_the_images_rule_out_is_one_line(run, capsys, words: str, message: str) -> None:
+    assert run("--dgl", *words.split(), model="VGG11") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert run.folders == []
 
 
 def test_compile_compiles_every_block_and_head_once(run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,3 +134,24 @@ def test_a_study_that_cannot_be_written_ends_in_one_line(run, capsys) -> None:
     assert evaluate(run, "--cka", str(run.last)) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert "cannot write" in line and "No such file or directory" in line
+
+
+def test_linear_evaluation_of_a_run_without_labels_is_what_its_probes_measured(run, capsys) -> None:
+    alone = ["--dgl", "--ssl", "--pred_loss_weight", "0", "--ssl_loss_weight", "0", "--simclr_loss_weight", "1"]
+    run(*alone, "--diagnostics", "probes", "--epochs", "1")
+    before = {path: path.read_bytes() for path in run.last.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert evaluate(run, "--linear") == 0
+    assert all(path.read_bytes() == content for path, content in before.items())
+    new = {str(path.relative_to(run.last)) for path in run.last.rglob("*") if path.is_file() and path not in before}
+    assert new == {"linear.csv", "plots/linear.svg"}
+    out = capsys.readouterr().out
+    assert "fitted to 160 images of the train split, measured on 360 of test" in out
+    header, *rows = table(run.last / "linear.csv")
+    assert header == ["features", "test_accuracy"]
+    assert [row[0] for row in rows] == ["image", "block_00", "block_01", "block_02"]
+    measured = run.records()[-1]
+    for name, value in rows[1:]:
+        assert float(value) == pytest.approx(measured[f"inside/{name}/probe_accuracy"], abs=1e-9)
+        assert f"  {name}  accuracy {float(value):6.2f}" in out
+    assert f"the network's own classifier: accuracy {measured['test/accuracy']:.2f}" in out

@@ -15,6 +15,9 @@ METHODS = {
     "dgl": ["--dgl"],
     "ssl": ["--dgl", "--ssl", "--upsample"],
     "rotate": ["--dgl", "--ssl", "--ssl_task", "rotate"],
+    "inpaint": ["--dgl", "--ssl", "--ssl_task", "inpaint"],
+    "simclr": ["--dgl", "--simclr_loss_weight", "0.5", "--random_crop"],
+    "cpc": ["--dgl", "--cpc_loss_weight", "0.5"],
     "predsim": ["--predsim"],
 }
 HARD = ["--dropout_prob", "0.3", "--gradient_clip", "1", "--epochs", "10"]  # 50 steps

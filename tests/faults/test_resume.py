@@ -22,6 +22,17 @@ DROPOUT = ["--dropout_prob", "0.3"]
 ROWS = {name: [f"--{name}", *DROPOUT] for name in methods.names()} | {
     "ssl": ["--dgl", "--ssl", "--upsample", *DROPOUT],
     "sequential": ["--dgl", "--sequential", *DROPOUT],
+    "selfsup": [
+        "--dgl",
+        "--ssl",
+        "--ssl_task",
+        "inpaint",
+        "--simclr_loss_weight",
+        "0.5",
+        "--cpc_loss_weight",
+        "0.5",
+        *DROPOUT,
+    ],
     "threads": ["--dgl", "--layer_parallel", "threads", *DROPOUT],
 }
 TERM, KILL = signal.SIGTERM, signal.SIGKILL

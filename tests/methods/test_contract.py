@@ -12,7 +12,7 @@ import methods
 from datamodules.base import Batch
 from methods._base import Method
 from schemas import method_sections
-from tests.conftest import CASES, build, gradients, make_batch, make_method, strided_backbone
+from tests.conftest import CASES, build, gradients, make_batch, make_method, seed, strided_backbone
 
 NAMES = methods.names()
 
@@ -52,8 +52,10 @@ def test_groups_are_named_by_block_and_hold_each_parameter_once(case: str) -> No
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_add_up_and_repeat(case: str) -> None:
     method, batch = make_method(case), make_batch()
+    seed(case)
     method.fill_grads(batch)
     once = gradients(method)
+    seed(case)
     method.fill_grads(batch)
     twice = gradients(method)
     # With an overlap a block's gradient is itself a sum, and of four numbers the order of adding counts.
@@ -111,6 +113,7 @@ def test_isolation_is_as_declared(case: str) -> None:
 
     def gradients_of_first_group() -> list[torch.Tensor]:
         method.zero_grad()
+        seed(case)
         method.fill_grads(batch)
         return [p.grad.clone() for p in method.param_groups()[0]["params"]]
 
@@ -128,7 +131,7 @@ def test_isolation_is_as_declared(case: str) -> None:
         return [method.backbone.blocks[index], *method.block_heads(index)]
 
     isolation = method.traits.isolation
-    unseen = changed_by(lambda: change_without_effect(method, batch))
+    unseen = changed_by(lambda: change_without_effect(method, batch, case))
     beyond = changed_by(lambda: shake(*parts(2)))
     # From near to far: of what the neighbour says, a method may read no more than a sign.
     neighbours = [changed_by(lambda size=size: shake(*parts(1), size=size)) for size in (0.1, 1, 3, 10)]
@@ -150,16 +153,18 @@ def shake(*parts: torch.nn.Module, size: float = 0.1) -> None:
                 parameter.add_(size * torch.randn_like(parameter))
 
 
-def change_without_effect(method: Method, batch: Batch) -> None:
+def change_without_effect(method: Method, batch: Batch, case: str) -> None:
     """Move the first weights of the classifier where this batch's features are blind to it."""
     probe = copy.deepcopy(method)
     seen: list[torch.Tensor] = []
     probe.backbone.classifier[1].register_forward_hook(lambda module, args, output: seen.append(args[0].detach()))
+    seed(case)
     output = probe.fill_grads(batch)
     free = torch.linalg.svd(seen[0]).Vh[torch.linalg.matrix_rank(seen[0]) :]
     with torch.no_grad():
         weight = method.backbone.classifier[1].weight
         weight += torch.randn(len(weight), len(free), dtype=weight.dtype) @ free
+    seed(case)
     torch.testing.assert_close(copy.deepcopy(method).fill_grads(batch).logits[-1], output.logits[-1])
 
 

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from consts import block_name
 from datamodules.base import DataSpec
 from methods._local import LocalMethod, labelled
-from methods._ssl import SSL_TASKS, Rotation
+from methods._ssl import Rotation
+from methods._tasks import SSL_TASKS
 from schemas import build_args
 from tests.conftest import gradients, make_batch, make_method, strided_backbone
 from utils import UsageError

@@ -1,4 +1,4 @@
-"""Supervised contrast against a double loop, and its values at known inputs."""
+"""Contrastive losses against double loops, and their values at known inputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from objectives.contrastive import supervised_contrastive
+from objectives.contrastive import info_nce, simclr, supervised_contrastive
 
 
 def by_loops(z_BD: torch.Tensor, labels: list[int], temperature: float) -> float:
@@ -45,6 +45,35 @@ def test_with_two_images_to_a_label_it_is_simclr() -> None:
     torch.testing.assert_close(supervised_contrastive(z_BD, torch.arange(4).repeat(2), 0.5), expected)
 
 
+@pytest.mark.parametrize("num_images", [1, 2, 5])
+@pytest.mark.parametrize("temperature", [0.07, 0.5, 2.0])
+def test_simclr_is_supervised_contrast_with_one_label_for_each_image(num_images: int, temperature: float) -> None:
+    z_VD = embeddings(2 * num_images)
+    y_V = torch.arange(num_images).repeat(2)
+    expected = supervised_contrastive(z_VD, y_V, temperature)
+    torch.testing.assert_close(simclr(z_VD, temperature), expected, rtol=1e-12, atol=1e-14)
+    looped = torch.tensor(by_loops(z_VD, y_V.tolist(), temperature), dtype=torch.float64)
+    torch.testing.assert_close(simclr(z_VD, temperature), looped, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("num_images", [1, 2, 9])
+def test_simclr_of_equal_embeddings_is_the_logarithm_of_the_others(num_images: int) -> None:
+    z_VD = torch.ones(2 * num_images, 3, dtype=torch.float64)
+    assert simclr(z_VD, 0.1).item() == pytest.approx(math.log(2 * num_images - 1))
+
+
+def test_simclr_finds_the_other_view_and_does_not_mind_the_order() -> None:
+    views_VD = torch.eye(5, dtype=torch.float64).repeat(2, 1)
+    found = simclr(views_VD, 0.1).item()
+    assert found == pytest.approx(math.log(1 + 8 * math.exp(-10)))
+    assert simclr(views_VD.roll(5, 0), 0.1).item() == pytest.approx(found)
+    assert simclr(torch.cat((views_VD[:5], views_VD[:5].roll(1, 0))), 0.1).item() > 9  # the views of others
+
+
+def test_the_gradient_of_simclr() -> None:
+    assert torch.autograd.gradcheck(lambda z_VD: simclr(z_VD, 0.3), embeddings(6).requires_grad_())
+
+
 @pytest.mark.parametrize("num_negatives", [1, 4, 16])
 def test_at_chance_it_is_the_logarithm_of_the_candidates(num_negatives: int) -> None:
     """A positive and N negatives that look the same: ln(N + 1), as InfoNCE; ln(B - 1) where all are positives."""
@@ -75,3 +104,40 @@ def test_half_precision_is_widened_also_within_autocast() -> None:
         loss = supervised_contrastive(z_BD, y_B, 0.1)
     assert loss.dtype == torch.float32
     assert torch.equal(loss, supervised_contrastive(z_BD.float(), y_B, 0.1))
+
+
+def anchors(num_anchors: int, num_negatives: int, width: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What is predicted, what is there, and what is elsewhere."""
+    rows = embeddings(num_anchors * (2 + num_negatives), width).view(num_anchors, 2 + num_negatives, width)
+    return rows[:, 0], rows[:, 1], rows[:, 2:]
+
+
+@pytest.mark.parametrize("num_negatives", [1, 16])
+def test_info_nce_equals_the_loops_and_is_a_classification(num_negatives: int) -> None:
+    predicted_AD, positive_AD, negative_AND = anchors(5, num_negatives)
+    total = 0.0
+    for a in range(5):
+        scores = [sum(p * z for p, z in zip(predicted_AD[a].tolist(), row, strict=True))
+                  for row in [positive_AD[a].tolist(), *negative_AND[a].tolist()]]  # fmt: skip
+        total -= math.log(math.exp(scores[0]) / sum(map(math.exp, scores)))
+    assert info_nce(predicted_AD, positive_AD, negative_AND).item() == pytest.approx(total / 5, rel=1e-12)
+
+
+@pytest.mark.parametrize("num_negatives", [1, 4, 16])
+def test_info_nce_of_equal_scores_is_the_logarithm_of_the_candidates(num_negatives: int) -> None:
+    positive_AD = embeddings(3)
+    loss = info_nce(embeddings(3), positive_AD, positive_AD[:, None].expand(3, num_negatives, 4))
+    assert loss.item() == pytest.approx(math.log(num_negatives + 1))
+    assert num_negatives != 16 or loss.item() == pytest.approx(2.833, abs=5e-4)
+
+
+def test_the_gradient_of_info_nce() -> None:
+    assert torch.autograd.gradcheck(info_nce, [part.clone().requires_grad_() for part in anchors(3, 4)])
+
+
+def test_info_nce_in_half_precision_is_widened_also_within_autocast() -> None:
+    parts = [part.bfloat16() for part in anchors(5, 16)]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = info_nce(*parts)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, info_nce(*(part.float() for part in parts)))

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from objectives.reconstruction import reconstruction_loss, reconstruction_target, shift_schedule
+from objectives.reconstruction import (
+    masked_reconstruction_loss,
+    reconstruction_loss,
+    reconstruction_target,
+    shift_schedule,
+)
 
 
 def test_loss_is_the_mean_absolute_error() -> None:
@@ -39,3 +44,16 @@ def test_shift_moves_down_and_right_and_wraps_around() -> None:
 )
 def test_schedule(num_blocks: int, size: int, expected: list[int]) -> None:
     assert shift_schedule(num_blocks, size) == expected
+
+
+def test_masked_errors_are_averaged_over_what_is_masked() -> None:
+    target_BCHW = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    mask_B1HW = torch.zeros(2, 1, 4, 4, dtype=torch.float64)
+    mask_B1HW[0, 0, 1:3, 2:] = 1
+    mask_B1HW[1, 0, 0, 0] = 1
+    off_BCHW = target_BCHW + torch.where(mask_B1HW == 1, -0.5, 9.0)
+    assert masked_reconstruction_loss(off_BCHW, target_BCHW, mask_B1HW).item() == pytest.approx(0.5)
+    everywhere = masked_reconstruction_loss(off_BCHW, target_BCHW, torch.ones_like(mask_B1HW))
+    torch.testing.assert_close(everywhere, reconstruction_loss(off_BCHW, target_BCHW))
+    half = masked_reconstruction_loss(off_BCHW, target_BCHW, mask_B1HW / 2)
+    assert half.item() == pytest.approx(0.5)  # a weight for all is none

@@ -1,0 +1,90 @@
+"""Predictive coding: every block but the last also learns to tell what lies below in its map from what lies elsewhere.
+
+Paper:
+    Lowe, O'Connor, Veeling 2019, "Putting An End to End-to-End: Gradient-Isolated Learning of Representations" (Greedy
+    InfoMax), arXiv 1905.11786; van den Oord, Li, Vinyals 2018, "Representation Learning with Contrastive Predictive
+    Coding", arXiv 1807.03748; code loeweX/Greedy_InfoMax.
+
+Signal:
+    Block i minimises ``l_i + p c_i``, where l_i is what it learns without this option, p ``--cpc_loss_weight``, and c_i
+    the loss `objectives.contrastive.predictive_coding`. With z the block's output before the pool, averaged to at most
+    7x7 positions, ``z_r`` at row r of a column predicts ``z_{r+k+1}`` in the same column for k = 1 to 5, as far as
+    there are rows: the score of a candidate z is ``z^T W_k z_r``, and the right one must be found among 16 more, drawn
+    from all positions of all images. c_i is the mean over k; ln 17 = 2.833 is chance. Blocks whose map has less than
+    three rows have no such loss. It is another weight in the sum of ``--ssl``, so ``--ssl --pred_loss_weight 0
+    --ssl_loss_weight 0 --cpc_loss_weight 1`` is Greedy InfoMax, where all maps are large enough.
+
+Cost:
+    For each block a 1x1 convolution to at most five times its channels, and 17 candidates of its width for every
+    position and k. Random numbers are drawn in a step, so that the step is no CUDA graph.
+
+Deviations:
+    1. The positions are those of the map, and they see each other through the block's kernels and statistics. The
+       paper cuts the image into patches that overlap by half and encodes each by itself, without BatchNorm.
+    2. W_k stands at the other vector, which is the same bilinear form.
+    3. The candidates of a position are drawn once a step and serve all k and all blocks, each taken modulo the
+       positions that there are. As theirs they may be the right one, once in as many times as there are positions.
+    4. The blocks see the labelled images as they are augmented for the other losses; the paper crops 64x64 from STL-10
+       without labels, and makes them grey.
+
+Reference numbers:
+    STL-10, linear classifier on the last module: Greedy InfoMax 81.9 %, end-to-end CPC 80.5 %, supervised 71.4 % (from
+    the paper).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from consts import block_name
+from datamodules.base import Batch, DataSpec
+from heads.prediction import GRID, SKIP, RowPrediction, num_predicted
+from methods._records import leading
+from methods._ssl import SslTask
+from model import Backbone, Shape
+from objectives.contrastive import predictive_coding
+from schemas import LocalArgs
+from utils import UsageError
+
+NUM_NEGATIVES = 16
+NUM_ANCHORS = (GRID - 1 - SKIP) * GRID  # positions of an image from which anything is predicted, at most
+CANDIDATES = "cpc_candidates"
+
+
+class PredictiveCoding(SslTask):
+    """Positions of a map shall tell what lies below them.
+
+    Raises:
+        UsageError: no block has a map in which anything lies far enough below, or one that has not would learn nothing.
+    """
+
+    def __init__(self, args: LocalArgs, backbone: Backbone, spec: DataSpec, blocks: Iterable[int]) -> None:
+        shapes = {i: backbone.block(i).features_shape for i in blocks}
+        fitting = [i for i, shape in shapes.items() if num_predicted(shape)]
+        needed = f"{2 + SKIP} rows or more, in which to predict what lies below"
+        if shapes and not fitting:
+            raise UsageError(f"--cpc_loss_weight needs maps of {needed}; no block but the last has one")
+        if args.cpc_alone and len(fitting) < len(shapes):
+            index, shape = next((i, shape) for i, shape in shapes.items() if i not in fitting)
+            raise UsageError(
+                f"--cpc_loss_weight alone needs maps of {needed}; that of {block_name(index)} is {shape.height}x"
+                f"{shape.width}: give the blocks another loss beside it, as a --pred_loss_weight above 0"
+            )
+        super().__init__(args, backbone, spec, fitting)
+
+    def build_head(self, shape: Shape) -> nn.Module:
+        """What predicts the rows below."""
+        return RowPrediction(shape)
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Draw the candidates, as numbers that are far larger than the positions."""
+        size = (batch.y_B.shape[0], NUM_ANCHORS, NUM_NEGATIVES)
+        return batch._replace(drawn={**batch.drawn, CANDIDATES: torch.randint(2**31, size, device=batch.y_B.device)})
+
+    def loss(self, index: int, features_BCHW: Tensor, batch: Batch) -> Tensor:
+        """InfoNCE, on the labelled images."""
+        z_BCHW, predicted_BKCHW = self.heads[block_name(index)](leading(features_BCHW, batch))
+        return predictive_coding(z_BCHW, predicted_BKCHW, batch.drawn[CANDIDATES], SKIP)
