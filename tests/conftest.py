@@ -24,6 +24,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {name: (name, {}) for name in 
     "dgl ssl rotate": ("dgl", {"ssl": True, "ssl_task": "rotate"}),
     "predsim local classifier": ("predsim", {"local_classifier": True}),
     "predsim ssl": ("predsim", {"ssl": True, "upsample": True}),
+    "predsim bio": ("predsim", {"bio": True}),
     "infopro softmax": ("infopro", {"label_loss": "softmax"}),
     "infopro ssl": ("infopro", {"ssl": True, "ssl_task": "rotate", "label_weight_first": 0}),
     "dgl supcon": ("dgl", {"supcon_loss_weight": 0.5}),

@@ -104,6 +104,8 @@ USAGE_ERRORS = {
     "--predsim --aux_mlp_hidden_dim 8": "no effect: it needs --pred_aux_type mlp or cnn or pooled",
     "--predsim --sim_loss_weight 1 --pred_aux_type mlp": "no effect: it needs --sim_loss_weight below 1",
     "--predsim --sim_loss_weight 1 --dim_in_decoder 8": "no effect: it needs --sim_loss_weight below 1",
+    "--predsim --bio --pred_aux_type mlp": "--pred_aux_type mlp: heads of --bio are linear; leave one of them out",
+    "--dgl --bio": "--bio has no effect with --method dgl; it belongs to: predsim",
     "--mlp_n_hidden_layers 0 --mlp_hidden_dim 8": "it needs --mlp_n_hidden_layers above 0",
     "--dataset digits --data_dir x": "--data_dir has no effect",
     "--dataset folder --download": "--download has no effect",
@@ -216,6 +218,11 @@ def test_ways_to_choose_back_propagation(words: str) -> None:
         ("--dni", "context", False),
         ("--dni --context", "context", True),
         ("--cdni", "context", True),
+        ("--predsim", "sim_loss_weight", 0.99),
+        ("--predsim --bio", "sim_loss_weight", 0.01),
+        ("--predsim --bio=false", "sim_loss_weight", 0.99),
+        ("--predsim --sim_loss_weight 0.5 --bio", "sim_loss_weight", 0.5),
+        ("--predsim --bio --sim_loss_weight 1 --dim_in_decoder 8", "dim_in_decoder", 8),
     ],
 )
 def test_ways_to_write_a_value(words: str, name: str, value: object) -> None:
