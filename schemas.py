@@ -14,7 +14,7 @@ from pydantic import SerializeAsAny, model_validator
 
 from consts import NETWORKS
 from sections.fields import POSITIVE, TRUE_WORDS, Below, Section, setting
-from sections.method import DEFAULT_METHOD, LocalArgs, MethodArgs, ModuleArgs, SslArgs
+from sections.method import DEFAULT_METHOD, AuxType, LocalArgs, MethodArgs, ModuleArgs, SslArgs
 from sections.run import DataArgs, OptimArgs, RunArgs
 
 
@@ -82,7 +82,7 @@ class PredsimArgs(LocalArgs):
     """Prediction and similarity matching (predsim)."""
 
     method: Literal["predsim"] = "predsim"
-    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f"] = setting(
+    pred_aux_type: AuxType = setting(
         "linear", "classification head of every block but the last", needs={"sim_loss_weight": Below(1)}
     )
     sim_loss_weight: float = setting(
@@ -125,9 +125,7 @@ class InfoproArgs(LocalArgs):
     label_weight_first: float = setting(0.05, "weight of the loss with labels, first block", ge=0)
     label_weight_last: float = setting(0.5, "the same in the block before the last", ge=0)
     contrast_temperature: float = setting(0.07, "temperature of contrastive losses", gt=0)
-    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f"] = setting(
-        "1c2f", "head of every block but the last"
-    )
+    pred_aux_type: AuxType = setting("1c2f", "head of every block but the last")
     aux_mlp_hidden_dim: int = setting(
         128, "width of its hidden layers (mlp_sr has its own)", ge=1,
         needs={"pred_aux_type": ("mlp", "cnn", "pooled", "1c2f"), "aux_mlp_n_hidden_layers": POSITIVE},

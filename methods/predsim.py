@@ -61,6 +61,7 @@ from heads.classifiers import CLASSIFIERS, linear
 from heads.similarity import similarity_convolution, similarity_linear
 from methods._base import Traits
 from methods._bio import BioHead
+from methods._heads import build_classifier
 from methods._local import Hidden, LocalMethod
 from model import Backbone, Shape
 from objectives.similarity import similarity_matching
@@ -114,8 +115,7 @@ class PredSim(LocalMethod):
         if args.sim_loss_weight == 1 or args.bio:
             return nn.Identity()
         builders = CLASSIFIERS | {"linear": partial(linear, num_features=args.dim_in_decoder)}
-        build = builders[args.pred_aux_type]
-        return build(shape, spec.num_classes, args.aux_mlp_n_hidden_layers, args.aux_mlp_hidden_dim)
+        return build_classifier(self, index, shape, spec.num_classes, builders)
 
     def _build_similarity_head(self, index: int) -> nn.Module:
         shape, is_inner = self.backbone.block(index).features_shape, index < self.last or self.args.local_classifier

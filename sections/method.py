@@ -114,12 +114,13 @@ class SslArgs(ModuleArgs):
         return self
 
 
+AuxType = Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f", "auglocal"]
+
+
 class LocalArgs(SslArgs):
     """Heads of local methods."""
 
-    pred_aux_type: Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f"] = setting(
-        "pooled", "classification head of every block but the last"
-    )
+    pred_aux_type: AuxType = setting("pooled", "classification head of every block but the last")
     aux_mlp_n_hidden_layers: int = setting(
         1,
         "hidden layers of the heads' classifier (linear has none)",
@@ -132,6 +133,22 @@ class LocalArgs(SslArgs):
         ge=1,
         needs={"pred_aux_type": ("mlp", "cnn", "pooled", "1c2f"), "aux_mlp_n_hidden_layers": POSITIVE},
     )
+    aux_depth: int = setting(
+        2, "blocks of such a head, or all that follow", ge=1, needs={"pred_aux_type": ("auglocal",)}
+    )
+    aux_pyramid: float = setting(
+        0.0, "how much of its depth an auglocal head loses from the first to the last (1: all but one block)",
+        ge=0, le=1, needs={"pred_aux_type": ("auglocal",)},
+    )  # fmt: skip
     coarse_labels_first: bool = setting(
         False, "early blocks learn two super-classes, later ones five, the last third the classes (CIFAR-10)"
     )
+
+    @model_validator(mode="after")
+    def _possible_heads(self) -> LocalArgs:
+        if self.pred_aux_type == "auglocal" and self.ssl and self.ssl_task == "rotate":
+            raise ValueError(
+                "--pred_aux_type auglocal and --ssl_task rotate exclude each other: its heads take their shape from "
+                "blocks that do not tell rotations; give another --pred_aux_type"
+            )
+        return self
