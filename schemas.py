@@ -96,6 +96,11 @@ class PredsimArgs(LocalArgs):
     bio: bool = setting(
         False, "the more biological form: random bits for targets, fixed random weights on the way down, no g"
     )
+    man: bool = setting(
+        False,
+        "heads see the output through two copies of the next block's first layers: trained, and averaged in time",
+        needs={"sim_loss_weight": Below(1)},
+    )
     local_classifier: bool = setting(
         False, "no gradient crosses the classifier either: its hidden layers are blocks with heads of their own"
     )
@@ -110,6 +115,8 @@ class PredsimArgs(LocalArgs):
     def _bio_is_linear(self) -> PredsimArgs:
         if self.bio and self.pred_aux_type != "linear":
             raise ValueError(f"--pred_aux_type {self.pred_aux_type}: heads of --bio are linear; leave one of them out")
+        if self.bio and self.man:
+            raise ValueError("--man and --bio exclude each other; give one")
         return self
 
 

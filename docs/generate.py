@@ -59,6 +59,7 @@ def page() -> str:
         "--ssl": ("methods/_ssl", [name for name in own(SslArgs) if name not in supcon]),
         "--supcon_loss_weight": ("methods/_supcon", supcon),
         "--pred_aux_type auglocal": ("heads/auglocal", ["aux_depth", "aux_pyramid"]),
+        "--man": ("heads/momentum", ["man", "man_momentum"]),
         "--coarse_labels_first": ("methods/_coarse", ["coarse_labels_first"]),
     }
     elsewhere = {*MethodArgs.model_fields, *(name for _, names in options.values() for name in names)}

@@ -10,6 +10,7 @@ from torch import nn
 
 from heads.auglocal import auglocal, pyramid_depth
 from heads.classifiers import CLASSIFIERS
+from heads.momentum import MomentumHead
 from model import Shape
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def build_classifier(
     num_outputs: int,
     builders: Mapping[str, Callable[..., nn.Module]] = CLASSIFIERS,
 ) -> nn.Module:
-    """A head of block ``index`` of the kind that ``--pred_aux_type`` names.
+    """A head of block ``index`` of the kind that ``--pred_aux_type`` and ``--man`` name.
 
     Args:
         method: it is asked for its settings and its network.
@@ -32,15 +33,29 @@ def build_classifier(
         num_outputs: classes, or numbers in a vector.
         builders: the heads that need a shape alone, by name.
     """
-    args = method.args
-    if args.pred_aux_type in builders:
+    args, block = method.args, method.backbone.block(index)
+
+    def plain(shape: Shape) -> nn.Module:
         build = builders[args.pred_aux_type]
         return build(shape, num_outputs, args.aux_mlp_n_hidden_layers, args.aux_mlp_hidden_dim)
-    # What is like the blocks above sees what they see.
-    block, blocks = method.backbone.block(index), [method.backbone.block(i) for i in range(method.backbone.num_blocks)]
-    pool = [] if shape == block.out_shape else [copy.deepcopy(block.pool)]
+
+    follows = args.man and index < method.last
+    if args.pred_aux_type in builders and not follows:
+        return plain(shape)
+    if follows:
+        above = method.backbone.block(index + 1).parts[0]
+        head: nn.Module = MomentumHead(above.features, args.man_momentum, plain(above.features_shape))
+    else:
+        head = _auglocal(method, index, num_outputs)
+    # What is like the blocks above reads what they read.
+    return head if shape == block.out_shape else nn.Sequential(copy.deepcopy(block.pool), head)
+
+
+def _auglocal(method: LocalMethod, index: int, num_outputs: int) -> nn.Module:
+    """A head of the depth that is due at block ``index``; blocks that were joined count one by one."""
+    args, backbone = method.args, method.backbone
     place = (index - method.first_trainable) / max(method.last - 1 - method.first_trainable, 1)
     depth = pyramid_depth(args.aux_depth, args.aux_pyramid, place)
-    parts = [part for each in blocks for part in each.parts]
-    last_part = sum(len(each.parts) for each in blocks[: index + 1]) - 1
-    return nn.Sequential(*pool, auglocal(block.out_shape, num_outputs, parts, last_part, depth))
+    parts = [part for number in range(backbone.num_blocks) for part in backbone.block(number).parts]
+    last_part = parts.index(backbone.block(index).parts[-1])
+    return auglocal(backbone.out_shapes[index], num_outputs, parts, last_part, depth)

@@ -140,6 +140,10 @@ class LocalArgs(SslArgs):
         0.0, "how much of its depth an auglocal head loses from the first to the last (1: all but one block)",
         ge=0, le=1, needs={"pred_aux_type": ("auglocal",)},
     )  # fmt: skip
+    man: bool = setting(
+        False, "heads see the output through two copies of the next block's first layers: trained, and averaged in time"
+    )
+    man_momentum: float = setting(0.995, "how much of that average stays at a step", ge=0, le=1, needs={"man": (True,)})
     coarse_labels_first: bool = setting(
         False, "early blocks learn two super-classes, later ones five, the last third the classes (CIFAR-10)"
     )
@@ -151,4 +155,7 @@ class LocalArgs(SslArgs):
                 "--pred_aux_type auglocal and --ssl_task rotate exclude each other: its heads take their shape from "
                 "blocks that do not tell rotations; give another --pred_aux_type"
             )
+        for flag, is_given in (("pred_aux_type auglocal", self.pred_aux_type == "auglocal"), ("overlap", self.overlap)):
+            if self.man and is_given:
+                raise ValueError(f"--man and --{flag} exclude each other; give one")
         return self

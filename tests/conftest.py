@@ -31,6 +31,8 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {name: (name, {}) for name in 
     "dgl ssl supcon": ("dgl", {"ssl": True, "supcon_loss_weight": 0.5}),
     "predsim supcon": ("predsim", {"supcon_loss_weight": 0.5}),
     "dgl auglocal": ("dgl", {"pred_aux_type": "auglocal"}),
+    "dgl man": ("dgl", {"man": True}),
+    "infopro man": ("infopro", {"man": True}),
     "dgl overlap": ("dgl", {"overlap": 1}),
     "dgl ssl overlap": ("dgl", {"overlap": 1, "ssl": True, "ssl_task": "rotate"}),
     "predsim overlap": ("predsim", {"overlap": 2}),

@@ -36,6 +36,7 @@ RUNS = {
     "predsim adam": "--predsim --optimizer_type Adam --learning_rate 0.001 --random_resized_crop --random_erasing",
     "dni adamw": "--dni --optimizer_type AdamW --learning_rate 0.001 --lr_schedule cosine --warmup_epochs 0.5",
     "fa": f"--fa {SGD} --no_nesterov",
+    "dgl man": f"--dgl --man --man_momentum 0.9 {SGD}",
     "no momentum": "--bp --momentum 0 --no_nesterov --lr_schedule multistep",
 }
 

@@ -29,7 +29,7 @@ def with_weights_of_the_network(method: Method) -> Method:
     backbone = method.backbone
     for index in range(method.last):
         *_, layer = backbone.classifier
-        *_, own = method.head(index)[-1]
+        *_, own = method.head(index)
         own.load_state_dict(layer.state_dict())
         following = [part for block in backbone.blocks[index + 1 :] for part in block.parts]
         made = [part for part in method.head(index).modules() if isinstance(part, Block)]
