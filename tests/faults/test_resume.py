@@ -21,6 +21,8 @@ from tests.faults.process import NUM_STEPS, SMALL, STEPS_PER_EPOCH, finish
 DROPOUT = ["--dropout_prob", "0.3"]
 ROWS = {name: [f"--{name}", *DROPOUT] for name in methods.names()} | {
     "ssl": ["--dgl", "--ssl", "--upsample", *DROPOUT],
+    "man": ["--dgl", "--man", *DROPOUT],
+    "bio": ["--predsim", "--bio", *DROPOUT],
     "threads": ["--dgl", "--layer_parallel", "threads", *DROPOUT],
 }
 TERM, KILL = signal.SIGTERM, signal.SIGKILL
