@@ -55,6 +55,8 @@ class MomentumHead(nn.Module):
         self._followed = (layers,)  # not a child: the layers are trained and saved where they belong
         self._momentum = momentum
 
+    # Inside a compiled graph the backward pass through E would not have the weights of the forward pass (torch 2.14).
+    @torch.compiler.disable
     @torch.no_grad()
     def _follow(self) -> None:
         for name, parameter in self._followed[0].named_parameters():
