@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -94,13 +94,38 @@ class Block(nn.Module):
         pool: 2x2 max-pool, or identity.
         features_shape: shape before the pool.
         out_shape: shape behind it.
+        again: makes a block of the same kind and width, without dropout, from the shape of its input and whether it is
+            to halve the map; None where nobody said how.
     """
 
-    def __init__(self, features: nn.Module, features_shape: Shape, dropout: nn.Module, pool: nn.Module) -> None:
+    def __init__(
+        self,
+        features: nn.Module,
+        features_shape: Shape,
+        dropout: nn.Module,
+        pool: nn.Module,
+        again: Callable[[Shape, bool], Block] | None = None,
+    ) -> None:
         super().__init__()
         self.features, self.dropout, self.pool = features, dropout, pool
         self.features_shape = features_shape
         self.out_shape = features_shape if isinstance(pool, nn.Identity) else features_shape.halved()
+        self.again = again
+        self._parts: tuple[Block, ...] = ()  # of a joined block; no children of their own
+
+    @property
+    def parts(self) -> tuple[Block, ...]:
+        """The blocks that it was joined of, or itself alone."""
+        return self._parts or (self,)
+
+    def fresh(self, in_shape: Shape) -> Block:
+        """A new block like this one, but for dropout, on an input of ``in_shape``.
+
+        It halves the map where that is still larger than this block's output. So a chain of such blocks comes down to
+        the network's resolution also where some of its blocks have no counterpart in the chain.
+        """
+        assert self.again is not None
+        return self.again(in_shape, in_shape.height > self.out_shape.height)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map (B, *in_shape) to (B, *out_shape)."""
@@ -124,7 +149,16 @@ def convolutional_block(
         features = nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
     dropout = Dropout(args.dropout_prob) if channels and args.dropout_prob > 0 else nn.Identity()
     shape = Shape(channels or in_shape.channels, in_shape.height, in_shape.width)
-    return Block(features, shape, dropout, nn.MaxPool2d(2) if pool else nn.Identity())
+
+    def again(in_shape: Shape, halve: bool) -> Block:
+        return convolutional_block(in_shape, channels, kernel_size, halve, without_dropout(args), bias)
+
+    return Block(features, shape, dropout, nn.MaxPool2d(2) if pool else nn.Identity(), again)
+
+
+def without_dropout(args: ModelArgs) -> ModelArgs:
+    """The same network without dropout."""
+    return args.model_copy(update={"dropout_prob": 0.0})
 
 
 class Residual(nn.Module):
@@ -164,7 +198,11 @@ def residual_block(in_shape: Shape, channels: int | None, halve: bool, args: Mod
     height, width = (-(-side // 2) if halve else side for side in (in_shape.height, in_shape.width))
     dropout = Dropout(args.dropout_prob) if args.dropout_prob > 0 else nn.Identity()
     features = Residual(in_shape.channels, channels, halve, args)
-    return Block(features, Shape(channels, height, width), dropout, nn.Identity())
+
+    def again(in_shape: Shape, halve: bool) -> Block:
+        return residual_block(in_shape, channels, halve, without_dropout(args))
+
+    return Block(features, Shape(channels, height, width), dropout, nn.Identity(), again)
 
 
 def merged(blocks: Sequence[Block]) -> Block:
@@ -172,7 +210,9 @@ def merged(blocks: Sequence[Block]) -> Block:
     if len(blocks) == 1:
         return blocks[0]
     last = blocks[-1]
-    return Block(nn.Sequential(*blocks[:-1], last.features), last.features_shape, last.dropout, last.pool)
+    whole = Block(nn.Sequential(*blocks[:-1], last.features), last.features_shape, last.dropout, last.pool)
+    whole._parts = tuple(part for block in blocks for part in block.parts)
+    return whole
 
 
 class Backbone(nn.Module):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import SerializeAsAny, model_validator
 
 from consts import NETWORKS
-from sections.fields import POSITIVE, Below, Section, setting
+from sections.fields import POSITIVE, TRUE_WORDS, Below, Section, setting
 from sections.method import (
     DEFAULT_METHOD,
     WITH_FREE_WIDTH,
@@ -95,14 +95,38 @@ class PredsimArgs(LocalArgs):
         "linear", "classification head of every block but the last", needs={"sim_loss_weight": Below(1)}
     )
     sim_loss_weight: float = setting(
-        0.99, "weight of similarity matching against cross-entropy in every block (1: similarity alone)", ge=0, le=1
-    )
+        0.99, "weight of similarity matching against cross-entropy in every block (1: similarity alone)", ge=0, le=1,
+        shown="0.99, with --bio 0.01",
+    )  # fmt: skip
     dim_in_decoder: int = setting(
-        2048, "features to which linear heads pool, or fewer", ge=1, needs={"pred_aux_type": ("linear",)}
+        2048, "features to which linear heads pool, or fewer", ge=1, needs={"pred_aux_type": ("linear",)},
+        unless={"bio": (True,)},
+    )  # fmt: skip
+    bio: bool = setting(
+        False, "the more biological form: random bits for targets, fixed random weights on the way down, no g"
+    )
+    man: bool = setting(
+        False,
+        "heads see the output through two copies of the next block's first layers: trained, and averaged in time",
+        needs={"sim_loss_weight": Below(1)},
     )
     local_classifier: bool = setting(
         False, "no gradient crosses the classifier either: its hidden layers are blocks with heads of their own"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_bio(cls, values: dict[str, Any]) -> dict[str, Any]:
+        bio = str(values.get("bio")).lower() in TRUE_WORDS
+        return {"sim_loss_weight": 0.01} | values if bio else values
+
+    @model_validator(mode="after")
+    def _bio_is_linear(self) -> PredsimArgs:
+        if self.bio and self.pred_aux_type != "linear":
+            raise ValueError(f"--pred_aux_type {self.pred_aux_type}: heads of --bio are linear; leave one of them out")
+        if self.bio and self.man:
+            raise ValueError("--man and --bio exclude each other; give one")
+        return self
 
 
 class InfoproArgs(LocalArgs):
@@ -169,6 +193,8 @@ class CriticArgs(LocalArgs):
     def _one_teacher(self) -> CriticArgs:
         if self.overlap:
             raise ValueError("--overlap has no place in --critic: a block learns from its own critic alone")
+        if self.man:
+            raise ValueError("--man has no place in --critic: its heads would learn from weights of the next block")
         if self.sequential:
             raise ValueError("--sequential has no place in --critic: a critic learns from the losses of the next block")
         if self.coarse_labels_first:

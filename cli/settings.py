@@ -154,6 +154,8 @@ def check_needs(values: Mapping[str, Item], settings: Mapping[str, Any], method:
     fields = {name: field for section in sections_for(method).values() for name, field in section.model_fields.items()}
 
     def check(flag: str, name: str) -> None:
+        if any(settings[other] in wanted for other, wanted in (extra(fields[name], "unless") or {}).items()):
+            return
         for other, wanted in (extra(fields[name], "needs") or {}).items():
             if settings[other] not in wanted:
                 raise UsageError(f"{flag} has no effect: it needs {_need(other, wanted)}")

@@ -1,4 +1,4 @@
-"""Writes ``docs/methods.md`` from the docstrings of `methods/` and the sections of `schemas.py`: ``make docs``.
+"""Writes ``docs/methods.md`` from docstrings in `methods/` and `heads/` and sections of `schemas.py`: ``make docs``.
 
 With ``--check`` it writes nothing and exits with 1 where the file is not current.
 """
@@ -21,15 +21,15 @@ from sections.fields import extra  # noqa: E402
 PAGE = ROOT / "docs" / "methods.md"
 START = """# Methods
 
-Made by `make docs` from the docstrings in `methods/` and the settings in `schemas.py`; change it there. `--NAME` is
-short for `--method NAME`. Settings that every method has: {shared}. Local methods
+Made by `make docs` from the docstrings in `methods/` and `heads/` and the settings in `schemas.py`; change it there.
+`--NAME` is short for `--method NAME`. Settings that every method has: {shared}. Local methods
 ({local}) also take the options at the end.
 """
 
 
 def section(title: str, file: str, settings: type[MethodArgs], names: Iterable[str]) -> str:
-    """One method or option: its docstring with the headings as bold words, and a row for each setting of its own."""
-    tree = ast.parse((ROOT / "methods" / f"{file}.py").read_text(encoding="utf-8"))
+    """One method or option: the docstring of its file with the headings as bold words, and a row for each setting."""
+    tree = ast.parse((ROOT / f"{file}.py").read_text(encoding="utf-8"))
     subtitle, *body = (ast.get_docstring(tree) or "").split("\n")
     lines = [f"## {title}: {subtitle.rstrip('.')}"]
     for line in body:
@@ -57,18 +57,20 @@ def page() -> str:
     simclr = ["simclr_loss_weight", "simclr_temperature"]
     cpc = ["cpc_loss_weight"]
     options = {
-        "--num_modules": ("_modules", own(ModuleArgs)),
-        "--sequential": ("_sequential", own(SequentialArgs)),
-        "--ssl": ("_ssl", [name for name in own(SslArgs) if name not in (*supcon, *simclr, *cpc)]),
-        "--ssl_task inpaint, colourise": ("_restore", []),
-        "--supcon_loss_weight": ("_supcon", supcon),
-        "--simclr_loss_weight": ("_views", simclr),
-        "--cpc_loss_weight": ("_cpc", cpc),
-        "--coarse_labels_first": ("_coarse", ["coarse_labels_first"]),
+        "--num_modules": ("methods/_modules", own(ModuleArgs)),
+        "--sequential": ("methods/_sequential", own(SequentialArgs)),
+        "--ssl": ("methods/_ssl", [name for name in own(SslArgs) if name not in (*supcon, *simclr, *cpc)]),
+        "--ssl_task inpaint, colourise": ("methods/_restore", []),
+        "--supcon_loss_weight": ("methods/_supcon", supcon),
+        "--simclr_loss_weight": ("methods/_views", simclr),
+        "--cpc_loss_weight": ("methods/_cpc", cpc),
+        "--pred_aux_type auglocal": ("heads/auglocal", ["aux_depth", "aux_pyramid"]),
+        "--man": ("heads/momentum", ["man", "man_momentum"]),
+        "--coarse_labels_first": ("methods/_coarse", ["coarse_labels_first"]),
     }
     elsewhere = {*MethodArgs.model_fields, *(name for _, names in options.values() for name in names)}
     parts = [
-        section(name, name, settings, [key for key in settings.model_fields if key not in elsewhere])
+        section(name, f"methods/{name}", settings, [key for key in settings.model_fields if key not in elsewhere])
         for name, settings in sorted(method_sections().items())
     ]
     parts += [section(title, file, LocalArgs, names) for title, (file, names) in options.items()]

@@ -49,8 +49,9 @@ class LocalMethod(Method):
 
     @property
     def traits(self) -> Traits:
-        """With ``--overlap`` a block also learns from the losses above it."""
-        return self.TRAITS if not self.args.overlap else Traits("neighbour" if self.args.overlap == 1 else "none")
+        """With ``--overlap`` a block also learns from the losses above it; with ``--man`` it reads the next block."""
+        reach = max(self.args.overlap, int(self.args.man))
+        return self.TRAITS if not reach else Traits("neighbour" if reach == 1 else "none")
 
     @property
     def two_views(self) -> bool:

@@ -44,8 +44,8 @@ from torch.nn import functional as F
 
 from consts import CASCADE_LOSS
 from datamodules.base import Batch, DataSpec
-from heads.classifiers import CLASSIFIERS
 from methods._base import StepOutput, Traits
+from methods._heads import build_classifier
 from methods._local import Hidden, LocalMethod
 from methods._records import BlockResult
 from objectives.classification import cross_entropy
@@ -76,9 +76,7 @@ class LocalCritic(LocalMethod):
 
     def build_heads(self, index: int, spec: DataSpec) -> nn.Module:
         """The critic, a classifier of the kind that ``--pred_aux_type`` names."""
-        args, shape = self.args, self.backbone.out_shapes[index]
-        build = CLASSIFIERS[args.pred_aux_type]
-        return build(shape, spec.num_classes, args.aux_mlp_n_hidden_layers, args.aux_mlp_hidden_dim)
+        return build_classifier(self, index, self.backbone.out_shapes[index], spec.num_classes)
 
     def block_loss(self, index: int, hidden: Hidden, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """What the critic says of the block's output; the logits keep the critic's graph, which ends at that output."""

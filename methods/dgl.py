@@ -29,8 +29,8 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.base import Batch, DataSpec
-from heads.classifiers import CLASSIFIERS
 from methods._base import StepOutput, Traits
+from methods._heads import build_classifier
 from methods._local import Hidden, LocalMethod
 from schemas import DglArgs
 
@@ -48,9 +48,7 @@ class DecoupledGreedyLearning(LocalMethod):
 
     def build_heads(self, index: int, spec: DataSpec) -> nn.Module:
         """One classifier of the kind that ``--pred_aux_type`` names."""
-        build = CLASSIFIERS[self.args.pred_aux_type]
-        shape = self.backbone.out_shapes[index]
-        return build(shape, spec.num_classes, self.args.aux_mlp_n_hidden_layers, self.args.aux_mlp_hidden_dim)
+        return build_classifier(self, index, self.backbone.out_shapes[index], spec.num_classes)
 
     def block_loss(self, index: int, hidden: Hidden, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Cross-entropy of the head's logits."""

@@ -38,10 +38,10 @@ from torch import Tensor, nn
 
 from consts import PRED_LOSS, RECONSTRUCTION_LOSS, block_name
 from datamodules.base import Batch, DataSpec
-from heads.classifiers import CLASSIFIERS
 from heads.decoder import small_decoder
 from heads.projection import NUM_EMBEDDED
 from methods._base import Traits
+from methods._heads import build_classifier
 from methods._local import Hidden, LocalMethod
 from methods._ssl import SslTask
 from model import Backbone, Shape
@@ -107,10 +107,8 @@ class InfoPro(LocalMethod):
 
     def build_heads(self, index: int, spec: DataSpec) -> nn.Module:
         """A head of the kind that ``--pred_aux_type`` names, with logits or with vectors to compare."""
-        args, shape = self.args, self.backbone.out_shapes[index]
-        num_outputs = NUM_EMBEDDED if args.label_loss == "contrast" else spec.num_classes
-        build = CLASSIFIERS[args.pred_aux_type]
-        return build(shape, num_outputs, args.aux_mlp_n_hidden_layers, args.aux_mlp_hidden_dim)
+        num_outputs = NUM_EMBEDDED if self.args.label_loss == "contrast" else spec.num_classes
+        return build_classifier(self, index, self.backbone.out_shapes[index], num_outputs)
 
     def exit_logits(self, index: int, hidden: Hidden) -> Tensor | None:
         """Logits of block ``index``; None where its head gives vectors."""

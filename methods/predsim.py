@@ -11,6 +11,11 @@ Signal:
     b = 0 is prediction alone (the paper's "pred"), b = 1 similarity alone ("sim"): no heads but the
     classifier, which then learns on the last block's detached output. Reported losses are ``CE + b mean(...)``, with
     deviation 1; for b = 1 those of blocks without a classifier are the similarity loss alone.
+    ``--bio`` spares inner blocks their head's weights on the way down and the labels themselves: with P a fixed random
+    map of the classes to 128 numbers, another in every block, they minimise
+    ``(1 - b) BCE(W pool(h_i), P onehot(y) > 0) + b mean((S(pool(h_i)) - S(P onehot(y)))^2)``. The gradient of W is the
+    ordinary one, that of h_i goes through a fixed random matrix in place of W. There is no g, b is 0.01 by default, and
+    inner blocks have no exit. The last block and the classifier keep cross-entropy.
 
 Cost:
     One block's graph at a time. g_i has as many weights as a convolution from C to C channels, 8.4 M for VGG8b, whose
@@ -34,11 +39,12 @@ Deviations:
     6. The heads' bias starts at zero like their weights, so the first loss is exactly ln N. Where a pooling kernel does
        not divide the map, its last window averages what is left; theirs pads.
     7. Their CIFAR-100 batches hold about 20 classes in the first half of training; here batches are random.
+    8. Inner blocks report no accuracy with ``--bio``; theirs compares the largest of 128 bits with the label.
 
 Reference numbers:
     anokland/local-loss, CIFAR-10 test error, Adam 5e-4 (x 0.25 at epochs 200, 300, 350, 375 of 400), batch 128, dropout
     0.2, crop and flip, no weight decay, b = 0.99, heads of at most 2048 features: VGG8b back-propagation 5.99 %, pred
-    8.40 %, sim 7.16 %, predsim 5.58 %; VGG11b 5.56 %, 8.39 %, 6.70 % and 5.30 %.
+    8.40 %, sim 7.16 %, predsim 5.58 %; VGG11b 5.56 %, 8.39 %, 6.70 % and 5.30 %. Their README has none for ``--bio``.
 """
 
 from __future__ import annotations
@@ -54,6 +60,8 @@ from datamodules.base import Batch, DataSpec
 from heads.classifiers import CLASSIFIERS, linear
 from heads.similarity import similarity_convolution, similarity_linear
 from methods._base import Traits
+from methods._bio import BioHead
+from methods._heads import build_classifier
 from methods._local import Hidden, LocalMethod
 from model import Backbone, Shape
 from objectives.similarity import similarity_matching
@@ -77,19 +85,23 @@ class PredSim(LocalMethod):
 
     def __init__(self, args: PredsimArgs, backbone: Backbone, spec: DataSpec) -> None:
         super().__init__(args, backbone, spec)  # its heads draw their weights first, so they start as those of dgl
-        trained = range(self.first_trainable, self.backbone.num_blocks) if args.sim_loss_weight > 0 else ()
-        matched = {i: self.backbone.block(i).features_shape for i in trained if self.is_supervised(i)}
+        matches = args.sim_loss_weight > 0 or args.bio
+        trained = range(self.first_trainable, self.backbone.num_blocks) if matches else ()
+        # With --bio they predict as well, where no classifier does.
         self.similarity_heads = nn.ModuleDict(
-            {block_name(i): similarity_convolution(shape) for i, shape in matched.items()}
+            {block_name(i): self._build_similarity_head(i) for i in trained if self.is_supervised(i)}
         )
         # With a local classifier, what the last block and then each hidden layer learn through; else empty.
         self.top_heads, self.top_similarity_heads = nn.ModuleList(), nn.ModuleList()
         widths = [layer_width(layer) for layer in self.hidden_layers()] if args.local_classifier else []
-        if args.local_classifier and args.sim_loss_weight < 1:
+        if args.local_classifier and args.sim_loss_weight < 1 and not args.bio:
             heads = [linear(Shape(width, 1, 1), spec.num_classes) for width in widths]
             self.top_heads.extend([self.build_heads(self.last, spec), *heads])
-        if args.sim_loss_weight > 0:
-            self.top_similarity_heads.extend(similarity_linear(width) for width in widths)
+        if matches:
+            top = (
+                self._bio_head(Shape(width, 1, 1), True) if args.bio else similarity_linear(width) for width in widths
+            )
+            self.top_similarity_heads.extend(top)
 
     def hidden_layers(self) -> list[nn.Sequential]:
         """The hidden layers of the classifier, each with its ReLU; the first one flattens."""
@@ -98,13 +110,20 @@ class PredSim(LocalMethod):
         return [nn.Sequential(*layers[begin:end]) for begin, end in pairwise([0, *starts[1:]])]
 
     def build_heads(self, index: int, spec: DataSpec) -> nn.Module:
-        """One classifier of the kind that ``--pred_aux_type`` names; nothing where similarity counts alone."""
+        """One classifier of the kind that ``--pred_aux_type`` names; nothing where there is no logit of a class."""
         args, shape = self.args, self.backbone.block(index).features_shape
-        if args.sim_loss_weight == 1:
+        if args.sim_loss_weight == 1 or args.bio:
             return nn.Identity()
         builders = CLASSIFIERS | {"linear": partial(linear, num_features=args.dim_in_decoder)}
-        build = builders[args.pred_aux_type]
-        return build(shape, spec.num_classes, args.aux_mlp_n_hidden_layers, args.aux_mlp_hidden_dim)
+        return build_classifier(self, index, shape, spec.num_classes, builders)
+
+    def _build_similarity_head(self, index: int) -> nn.Module:
+        shape, is_inner = self.backbone.block(index).features_shape, index < self.last or self.args.local_classifier
+        return self._bio_head(shape, is_inner) if self.args.bio else similarity_convolution(shape)
+
+    def _bio_head(self, shape: Shape, is_inner: bool) -> BioHead:
+        args = self.args
+        return BioHead(shape, self.num_classes, args.dim_in_decoder, predicts=is_inner and args.sim_loss_weight < 1)
 
     def block_heads(self, index: int) -> list[nn.Module]:
         """The heads of the family, and the similarity head of block ``index``."""
@@ -114,10 +133,11 @@ class PredSim(LocalMethod):
         return super().block_heads(index) + own + top
 
     def exit_logits(self, index: int, hidden: Hidden) -> Tensor | None:
-        """Logits of block ``index``; None where similarity counts alone, but for the last."""
+        """Logits of block ``index``; None where similarity counts alone and with ``--bio``, but for the last."""
         if index == self.last:
             return self.head(index)(hidden.out_BCHW)
-        return self.head(index)(hidden.features_BCHW) if self.args.sim_loss_weight < 1 else None
+        classifies = self.args.sim_loss_weight < 1 and not self.args.bio
+        return self.head(index)(hidden.features_BCHW) if classifies else None
 
     def block_loss(self, index: int, hidden: Hidden, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The sum of both losses; the gradient from the head reaches the block as ``1 - sim_loss_weight`` of it."""
@@ -151,11 +171,16 @@ class PredSim(LocalMethod):
     def _both(
         self, index: int, logits_BN: Tensor | None, features: Tensor, similarity_head: nn.Module | None, batch: Batch
     ) -> Tensor:
+        weight, (labels_B, num_labels) = self.args.sim_loss_weight, self.labels(index, batch.y_B)
         losses = [] if logits_BN is None else [self.classification_loss(index, logits_BN, batch.y_B)]
-        if similarity_head is not None:
-            similarity = similarity_matching(similarity_head(features), *self.labels(index, batch.y_B))
-            losses.append(self.args.sim_loss_weight * similarity)
-        return losses[0] + losses[1] if len(losses) == 2 else losses[0]
+        if isinstance(similarity_head, BioHead):
+            if similarity_head.decoder is not None:
+                losses.append(similarity_head.prediction_loss(self._dimmed(features), labels_B))
+            if weight > 0:
+                losses.append(weight * similarity_head.similarity_loss(features, labels_B))
+        elif similarity_head is not None:
+            losses.append(weight * similarity_matching(similarity_head(features), labels_B, num_labels))
+        return sum(losses[1:], losses[0])
 
 
 def layer_width(layer: nn.Sequential) -> int:

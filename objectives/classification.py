@@ -17,6 +17,15 @@ def cross_entropy(logits_BN: Tensor, y_B: Tensor, label_smoothing: float = 0.0, 
     return F.cross_entropy(logits_BN, y_B, label_smoothing=label_smoothing, reduction=reduction)
 
 
+def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of ``sigmoid(logits)`` against targets in [0, 1] of the same shape, mean over all elements.
+
+    In float32 or wider. Logits of 0 give ``ln 2`` whatever the targets.
+    """
+    logits = logits.float() if logits.dtype.itemsize < 4 else logits
+    return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype))
+
+
 def merged_logits(logits_BN: Tensor, member_GN: Tensor) -> Tensor:
     """Logits (B, G) of groups of classes, such that the probability of a group is the sum over its members.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from objectives.classification import binary_cross_entropy
+
 FIRST_SHIFT = 5  # pixels, of block 0 (AlonNT/Thesis, commit 73de555)
 
 
@@ -32,9 +34,7 @@ def pixel_cross_entropy(logits_BCHW: Tensor, pixels_BCHW: Tensor) -> Tensor:
 
     In float32 or wider. Logits of 0 give ``ln 2`` whatever the pixels; the least value is the pixels' own entropy.
     """
-    if logits_BCHW.dtype.itemsize < 4:
-        logits_BCHW = logits_BCHW.float()
-    return F.binary_cross_entropy_with_logits(logits_BCHW, pixels_BCHW)
+    return binary_cross_entropy(logits_BCHW, pixels_BCHW)
 
 
 def reconstruction_target(x_BCHW: Tensor, height: int, width: int, shift: int = 0) -> Tensor:

@@ -25,11 +25,15 @@ def similarity_matrix(x: Tensor) -> Tensor:
         return (unit_BD @ unit_BD.T).clamp(-1, 1)
 
 
+def similarity_loss(x: Tensor, target: Tensor) -> Tensor:
+    """Mean of ``(S(x) - S(target))^2`` over all B x B pairs, where S is `similarity_matrix`. Equal inputs give 0."""
+    similarity_BB = similarity_matrix(x)
+    return F.mse_loss(similarity_BB, similarity_matrix(target.to(similarity_BB.dtype)))
+
+
 def similarity_matching(x: Tensor, y_B: Tensor, num_classes: int) -> Tensor:
-    """Mean of ``(S(x) - S(onehot(y)))^2`` over all B x B pairs, where S is `similarity_matrix`.
+    """`similarity_loss` against the labels, ``onehot(y)``.
 
     S(onehot(y)) is 1 for two images of one class and ``-1 / (N - 1)`` for others. Smoothed labels have the same S.
     """
-    similarity_BB = similarity_matrix(x)
-    target_BB = similarity_matrix(F.one_hot(y_B, num_classes).to(similarity_BB.dtype))
-    return F.mse_loss(similarity_BB, target_BB)
+    return similarity_loss(x, F.one_hot(y_B, num_classes))

@@ -48,6 +48,7 @@ def setting(
     unit: str = "",
     shown: str = "",
     needs: Mapping[str, Container[Any]] | None = None,
+    unless: Mapping[str, Container[Any]] | None = None,
     **limits: Any,
 ) -> Any:
     """A field with what ``--help`` and the validation need to know of it.
@@ -59,16 +60,17 @@ def setting(
         shown: words for the default in the help, where its value says little.
         needs: settings and the values of theirs (a tuple, `POSITIVE`, `Above`, `Below` or `Other`) with which this one
             has an effect; given on the command line without them it is refused.
+        unless: likewise, but with any of these it has an effect whatever it ``needs`` otherwise.
         limits: pydantic's ``ge``, ``gt``, ``le``, ``lt``, ``min_length``.
     """
     if isinstance(default, float):
         limits["allow_inf_nan"] = False
-    extras: Any = {"unit": unit, "shown": shown, "needs": needs or {}}
+    extras: Any = {"unit": unit, "shown": shown, "needs": needs or {}, "unless": unless or {}}
     return Field(default, description=description, json_schema_extra=extras, **limits)
 
 
 def extra(field: FieldInfo, key: str) -> Any:
-    """What `setting` stored with a field under ``key`` (``"unit"``, ``"shown"`` or ``"needs"``)."""
+    """What `setting` stored with a field under ``key`` (``"unit"``, ``"shown"``, ``"needs"`` or ``"unless"``)."""
     return field.json_schema_extra[key] if isinstance(field.json_schema_extra, dict) else None
 
 

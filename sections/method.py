@@ -9,7 +9,7 @@ from pydantic import field_validator, model_validator
 from sections.fields import POSITIVE, TRUE_WORDS, Above, Other, Section, list_from_text, setting
 
 DEFAULT_METHOD = "bp"
-HeadKind = Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f", "cnn_full", "conv"]
+HeadKind = Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f", "cnn_full", "conv", "auglocal"]
 WITH_HIDDEN_LAYERS = ("mlp", "cnn", "pooled", "mlp_sr", "1c2f", "cnn_full", "conv")
 WITH_FREE_WIDTH = ("mlp", "cnn", "pooled", "1c2f", "conv")
 
@@ -176,6 +176,30 @@ class LocalArgs(SslArgs):
         ge=1,
         needs={"pred_aux_type": WITH_FREE_WIDTH, "aux_mlp_n_hidden_layers": POSITIVE},
     )
+    aux_depth: int = setting(
+        2, "blocks of such a head, or all that follow", ge=1, needs={"pred_aux_type": ("auglocal",)}
+    )
+    aux_pyramid: float = setting(
+        0.0, "how much of its depth an auglocal head loses from the first to the last (1: all but one block)",
+        ge=0, le=1, needs={"pred_aux_type": ("auglocal",)},
+    )  # fmt: skip
+    man: bool = setting(
+        False, "heads see the output through two copies of the next block's first layers: trained, and averaged in time"
+    )
+    man_momentum: float = setting(0.995, "how much of that average stays at a step", ge=0, le=1, needs={"man": (True,)})
     coarse_labels_first: bool = setting(
         False, "early blocks learn two super-classes, later ones five, the last third the classes (CIFAR-10)"
     )
+
+    @model_validator(mode="after")
+    def _possible_heads(self) -> LocalArgs:
+        if self.pred_aux_type == "auglocal" and self.ssl and self.ssl_task == "rotate":
+            raise ValueError(
+                "--pred_aux_type auglocal and --ssl_task rotate exclude each other: its heads take their shape from "
+                "blocks that do not tell rotations; give another --pred_aux_type"
+            )
+        others = {"pred_aux_type auglocal": self.pred_aux_type == "auglocal"}
+        for flag, is_given in (others | {"overlap": self.overlap, "sequential": self.sequential}).items():
+            if self.man and is_given:
+                raise ValueError(f"--man and --{flag} exclude each other; give one")
+        return self

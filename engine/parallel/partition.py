@@ -56,8 +56,8 @@ def choose_stages(args: RunArgs, method: Method, batch: Batch) -> list[range]:
     asked = f"--layer_parallel {args.layer_parallel}"
     if method.traits.isolation != "block" or not isinstance(method, LocalMethod):
         raise UsageError(
-            f"{asked}: the blocks of this method do not learn on their own, each waits for a signal from above; use a "
-            f"local one, as --dgl without --is_direct_global"
+            f"{asked}: the blocks of this method do not learn on their own, each waits for a signal or for weights "
+            f"from above; use a local one, as --dgl without --is_direct_global, --overlap or --man"
         )
     if batch.x_BCHW.is_cuda and args.layer_parallel == "threads":
         raise UsageError(f"{asked} is for a CPU; give --device cpu, or --layer_parallel processes")

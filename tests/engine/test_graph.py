@@ -38,6 +38,7 @@ RUNS = {
     "fa": f"--fa {SGD} --no_nesterov",
     "sequential": f"--dgl --sequential --num_modules 2 {SGD} --random_crop",
     "simclr": f"--dgl {SGD} --simclr_loss_weight 0.5 --random_crop --random_erasing",
+    "dgl man": f"--dgl --man --man_momentum 0.9 {SGD}",
     "no momentum": "--bp --momentum 0 --no_nesterov --lr_schedule multistep",
 }
 

@@ -85,6 +85,7 @@ def test_an_error_in_a_stage_ends_all_of_them_and_is_the_one_reported(run, monke
         (["--bp", "--layer_parallel", "threads"], "do not learn on their own"),
         (["--cdni", "--layer_parallel", "threads"], "do not learn on their own"),
         (["--dgl", "--is_direct_global", "--layer_parallel", "threads"], "do not learn on their own"),
+        (["--dgl", "--man", "--layer_parallel", "threads"], "for weights from above"),
         (["--dgl", "--layer_parallel", "threads", "--stages", "0,2"], "must name the trainable blocks 0 to 2"),
         (["--dgl", "--layer_parallel", "threads", "--stages", "a"], "--stages 'a'"),
         (["--dgl", "--num_stages", "2"], "--num_stages has no effect: it needs --layer_parallel threads"),

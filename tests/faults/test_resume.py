@@ -33,6 +33,8 @@ ROWS = {name: [f"--{name}", *DROPOUT] for name in methods.names()} | {
         "0.5",
         *DROPOUT,
     ],
+    "man": ["--dgl", "--man", *DROPOUT],
+    "bio": ["--predsim", "--bio", *DROPOUT],
     "threads": ["--dgl", "--layer_parallel", "threads", *DROPOUT],
 }
 TERM, KILL = signal.SIGTERM, signal.SIGKILL

@@ -120,7 +120,7 @@ def test_a_critic_learns_alone() -> None:
 @pytest.mark.parametrize(("bias", "sign"), [(5.0, -1), (-5.0, 1)])
 def test_a_critic_that_is_too_good_is_made_worse(bias: float, sign: int) -> None:
     """Where it is too poor for every image it learns as a greedy head; too good, with the opposite sign."""
-    x_BCHW, y_B = make_batch()
+    x_BCHW, y_B, *_ = make_batch()
     batch = Batch(x_BCHW, torch.full_like(y_B, 2))
     method, greedy = make(), make_method("dgl", pred_aux_type="conv")
     for each in (method, greedy):

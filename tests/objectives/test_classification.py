@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
-from objectives.classification import cross_entropy
+from objectives.classification import binary_cross_entropy, cross_entropy
 
 
 def test_equal_logits_give_the_logarithm_of_the_classes() -> None:
@@ -32,3 +33,12 @@ def test_half_precision_logits_are_widened_and_double_ones_kept() -> None:
     y_B = torch.tensor([0, 1])
     assert cross_entropy(torch.randn(2, 3).bfloat16(), y_B).dtype == torch.float32
     assert cross_entropy(torch.randn(2, 3).double(), y_B).dtype == torch.float64
+
+
+def test_binary_cross_entropy_is_its_formula_and_ln_2_for_zero_logits() -> None:
+    logits, targets = torch.randn(4, 5, dtype=torch.float64), torch.rand(4, 5, dtype=torch.float64)
+    p = logits.sigmoid()
+    expected = -(targets * p.log() + (1 - targets) * (1 - p).log()).mean()
+    torch.testing.assert_close(binary_cross_entropy(logits, targets), expected)
+    half = binary_cross_entropy(torch.zeros(4, 5, dtype=torch.bfloat16), targets > 0.5)
+    assert half.dtype == torch.float32 and half.item() == pytest.approx(math.log(2))
