@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from datamodules.feed import Feed
 from engine.meter import Totals
 from engine.optimizers import set_rate
 from engine.recorders import CudaGraphs, Recorder
@@ -29,8 +28,8 @@ def obstacle(args: Args, device: torch.device) -> str:
     """Why these settings leave no choice but the eager path, or an empty string."""
     if device.type != "cuda":
         return "CUDA graphs need a GPU"
-    if args.run.layer_parallel != "off":
-        return "--layer_parallel has steps of its own"
+    if args.run.layer_parallel not in ("off", "streams"):
+        return f"--layer_parallel {args.run.layer_parallel} has steps of its own"
     return "the host draws the masks of --dropout_prob" if args.model.dropout_prob > 0 else ""
 
 
@@ -40,9 +39,9 @@ def choose_recorder(args: Args, device: torch.device) -> tuple[Recorder | None, 
     Raises:
         UsageError: it must be a graph, and cannot.
     """
-    if args.run.cuda_graph == "off":
-        return None, "--cuda_graph off"
-    reason = obstacle(args, device)
+    reason = "--cuda_graph off" if args.run.cuda_graph == "off" else obstacle(args, device)
+    if reason and args.run.layer_parallel == "streams":
+        raise UsageError(f"--layer_parallel streams runs CUDA graphs side by side: {reason}; give --layer_parallel off")
     if reason and args.run.cuda_graph == "on":
         raise UsageError(f"--cuda_graph on: {reason}; give --cuda_graph off or auto")
     return (None, reason) if reason else (CudaGraphs(device), "")
@@ -51,13 +50,13 @@ def choose_recorder(args: Args, device: torch.device) -> tuple[Recorder | None, 
 class StepGraph:
     """A training step that was recorded once, and is replayed.
 
+    Attributes:
+        replay: takes the step that the program's tensors are at.
+
     The optimiser's state must not be loaded again afterwards: the recording writes to the tensors that it has seen.
 
     Args:
-        args: the settings.
-        method: what is trained; it keeps no state on the host from one step to the next.
-        feed: the training images.
-        optimizer: over the method's parameters.
+        program: the step; its method keeps no state on the host from one step to the next.
         recorder: what records.
         step: the run's step, with which the warm-up is made.
 
@@ -65,24 +64,15 @@ class StepGraph:
         Uncapturable: the step draws random numbers, waits for the device, or fails.
     """
 
-    def __init__(
-        self,
-        args: Args,
-        method: Method,
-        feed: Feed,
-        optimizer: torch.optim.Optimizer,
-        recorder: Recorder,
-        step: int,
-    ) -> None:
-        self._batch_size = feed.batch_size
-        self._program = program = StaticStep(args, method, feed, optimizer)
+    def __init__(self, program: StaticStep, recorder: Recorder, step: int) -> None:
+        self._program = program
 
         def take_step() -> None:
             program.begin(step, Totals())
             program()
 
-        device = feed.device
-        with _without_trace(method, optimizer, device):
+        device, optimizer = program.feed.device, program.optimizer
+        with _without_trace(program.method, optimizer, device):
             try:
                 before = _random_state(device)
                 recorder.warm_up(take_step)
@@ -90,7 +80,7 @@ class StepGraph:
                     raise Uncapturable("its method draws random numbers in a step")
                 program.begin(step, Totals())
                 with _capturable(optimizer):
-                    self._replay = recorder.capture(program)
+                    self.replay = recorder.capture(program)
             except RuntimeError as error:
                 raise Uncapturable(_first_cause(error)) from error
 
@@ -110,7 +100,7 @@ class StepGraph:
         """
         self._program.begin(steps[0], before)
         for step in steps:
-            self._replay()
+            self.replay()
             advance(step)
             if is_stopped():
                 break
@@ -121,7 +111,7 @@ class StepGraph:
     ) -> Totals:
         """As `launch`, but wait for the device, and return the totals."""
         count = self.launch(steps, before, advance, is_stopped)
-        return self._program.totals(before.num_images + count * self._batch_size)
+        return self._program.totals(before.num_images + count * self._program.feed.batch_size)
 
 
 @contextlib.contextmanager

@@ -32,11 +32,13 @@ from engine.parallel.processes import Processes
 from engine.parallel.ranks import Ranks
 from engine.parallel.stage import Layout, Rules, Stage
 from engine.parallel.threads import Threads
+from engine.parallel.wavefront import Wavefront
 from engine.parallel.world import Alone
 from engine.recorders import Recorder
 from engine.run_log import RunLog
 from engine.schedule import learning_rate
 from engine.signals import StopRequest
+from engine.static_step import StaticStep
 from methods._base import Method
 from methods._local import LocalMethod
 from schemas import Args
@@ -88,22 +90,36 @@ class TrainingModule(pl.LightningModule):
         self.progress: Progress | None = None
         self.ranks = Alone()
         self.layout: Layout | None = None
+        self.stages: Sequence[range] = ()
         self.recorder: Recorder | None = None
         self.graph: StepGraph | None = None
 
     def parallelise(self, stages: Sequence[range], ranks: Alone) -> None:
-        """Train the blocks of each of ``stages`` in a place of its own from here on: a thread, or one of ``ranks``."""
+        """Train each of ``stages``, blocks, in a place of its own: a thread, one of ``ranks``, or a stream of a GPU."""
         assert isinstance(self.method, LocalMethod)
-        args, self.ranks = self.args.run, ranks
+        args, self.ranks, self.stages = self.args.run, ranks, stages
         delays = args.stage_delay or (0.0,) * len(stages)
         rules = Rules(self.method, args.precision, self._seed_block, self._update)
         if isinstance(ranks, Ranks):
             rules = replace(rules, average=ranks.average)
             own = Stage(rules, stages[ranks.stage], self.optimizer, delays[ranks.stage])
             self.layout = Processes(ranks, own, stages, self.feeds[TRAIN].device, self.stop)
-        else:
+        elif args.layer_parallel == "threads":
             places = [Stage(rules, *each) for each in zip(stages, [self.optimizer] * len(stages), delays, strict=True)]
             self.layout = Threads(places, args.async_buffer)
+
+    def _line_up(self, recorder: Recorder) -> None:
+        """Train the stages in streams of one GPU from here on.
+
+        Raises:
+            UserError: a stage cannot be captured.
+        """
+        assert isinstance(self.method, LocalMethod)
+        feed = self.feeds[TRAIN]
+        try:
+            self.layout = Wavefront(self.args, self.method, feed, self.optimizer, self.stages, recorder, self.step)
+        except Uncapturable as error:
+            raise UserError(f"--layer_parallel streams: a stage cannot be captured: {error}") from error
 
     @property
     def epoch(self) -> int:
@@ -133,7 +149,9 @@ class TrainingModule(pl.LightningModule):
         phases = self.method.phases
         if phases.count > 1:
             logger.info(f"Phase {phases.now + 1}/{phases.count}: {block_name(phases.learning[0])} learns")
-        if self.recorder is not None:
+        if self.recorder is not None and self.stages:
+            self._line_up(self.recorder)
+        elif self.recorder is not None:
             self._record(self.recorder)
 
     def _record(self, recorder: Recorder) -> None:
@@ -144,7 +162,8 @@ class TrainingModule(pl.LightningModule):
         """
         begin = time.perf_counter()
         try:
-            self.graph = StepGraph(self.args, self.method, self.feeds[TRAIN], self.optimizer, recorder, self.step)
+            program = StaticStep(self.args, self.method, self.feeds[TRAIN], self.optimizer)
+            self.graph = StepGraph(program, recorder, self.step)
         except Uncapturable as error:
             if self.args.run.cuda_graph == "on":
                 raise UserError(f"--cuda_graph on: a training step cannot be captured: {error}") from error
@@ -182,20 +201,20 @@ class TrainingModule(pl.LightningModule):
         if self.layout is not None:
             before = self.interval.read()
             self.interval = Meter(self.layout.run(chunk, self._batch, before, self._advance, self._is_stopped))
+        elif self.graph is not None:
+            self.interval = Meter(self.graph.run(chunk, self.interval.read(), self._advance, self._is_stopped))
+        else:
+            self._take_them_here(chunk)
             return
-        if self.graph is not None:
-            self._replay_steps(self.graph, chunk)
-            return
+        if self.step > chunk[0]:  # leave optimiser and generators as the last step would by itself
+            set_rate(self.optimizer, self._learning_rate(self.step - 1))
+            self._seed_step(self.step - 1)
+
+    def _take_them_here(self, chunk: range) -> None:
         for step in chunk:
             self._take_step(step)
             if self._is_stopped():
                 return
-
-    def _replay_steps(self, graph: StepGraph, chunk: range) -> None:
-        """Take the steps of ``chunk``, and leave optimiser and generators as the last of them would by itself."""
-        self.interval = Meter(graph.run(chunk, self.interval.read(), self._advance, self._is_stopped))
-        set_rate(self.optimizer, self._learning_rate(self.step - 1))
-        self._seed_step(self.step - 1)
 
     def _is_stopped(self) -> bool:
         return self.stop.exit_code is not None

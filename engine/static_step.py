@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 
+from datamodules.base import Batch
 from datamodules.feed import Feed
 from engine.devices import autocast
 from engine.meter import Totals, batch_sums
 from engine.optimizers import rate_dtype, update
 from engine.schedule import learning_rates
-from methods._base import Method
+from methods._base import Method, StepOutput
 from schemas import Args
 
 
@@ -27,7 +28,7 @@ class StaticStep:
     """
 
     def __init__(self, args: Args, method: Method, feed: Feed, optimizer: torch.optim.Optimizer) -> None:
-        self._method, self._feed, self._optimizer = method, feed, optimizer
+        self.method, self.feed, self.optimizer = method, feed, optimizer
         self._precision, self._gradient_clip = args.run.precision, args.optim.gradient_clip
         device, dtype = feed.device, rate_dtype(feed.device)
         num_steps = feed.num_steps * args.optim.epochs
@@ -43,7 +44,7 @@ class StaticStep:
     def begin(self, step: int, before: Totals) -> None:
         """Let the next call take step ``step`` of the run, and add to the sums in ``before``; waits for nothing."""
         self._step_1.fill_(step)
-        self._enter(step // self._feed.num_steps)
+        self._enter(step // self.feed.num_steps)
         if before.sums:
             sums_M = torch.tensor([before.sums[name] for name in self._names], dtype=torch.float64)
             self._sums_M.copy_(sums_M, non_blocking=True)
@@ -53,23 +54,27 @@ class StaticStep:
     def _enter(self, epoch: int) -> None:
         """Bring what is drawn for ``epoch`` into the tensors that are there."""
         if epoch != self._epoch:
-            for mine, drawn in zip(self._drawn.tensors(), self._feed.drawn(epoch).tensors(), strict=True):
+            for mine, drawn in zip(self._drawn.tensors(), self.feed.drawn(epoch).tensors(), strict=True):
                 mine.copy_(drawn, non_blocking=True)
             self._epoch = epoch
 
     def __call__(self) -> None:
         """Take the step: gather, gradients, update, sums."""
-        feed = self._feed
+        feed = self.feed
         batch = feed.gather(self._drawn, self._step_1 % feed.num_steps * feed.batch_size + self._first_B)
         with autocast(feed.device, self._precision):
-            output = self._method.fill_grads(batch)
+            output = self.learn(batch)
         torch.index_select(self._rates_S, 0, self._step_1, out=self._rate_1)
-        update(self._optimizer, self._rate_1[0], self._gradient_clip)
+        update(self.optimizer, self._rate_1[0], self._gradient_clip)
         names, sums_M = batch_sums(output, batch.y_B)
         if not self._names:  # the first call shows what there is to count
             self._names, self._sums_M = names, torch.zeros_like(sums_M)
         self._sums_M += sums_M
         self._step_1 += 1
+
+    def learn(self, batch: Batch) -> StepOutput:
+        """Fill the gradients."""
+        return self.method.fill_grads(batch)
 
     def totals(self, num_images: int) -> Totals:
         """The sums, over ``num_images`` images; waits for the device."""

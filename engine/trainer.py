@@ -240,7 +240,8 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
         if module.progress is not None:
             module.progress.close()
         if module.layout is not None:
-            logger.info(f"Stages worked {module.layout.balance:.0%} of the busiest one's time")
+            if module.layout.balance is not None:
+                logger.info(f"Stages worked {module.layout.balance:.0%} of the busiest one's time")
             module.layout.close()
         summary = _close(module, status, device, problem) if module.ranks.is_leader else {}
         module.run_log.close(code)

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from consts import DATASETS
 from sections.fields import TRUE_WORDS, Section, list_from_text, setting
 
-PARALLEL = {"layer_parallel": ("threads", "processes")}
+PARALLEL = {"layer_parallel": ("threads", "processes", "streams")}
 CURRICULUM = {"curriculum": ("easy_first", "hard_first")}
 _NO_NUL = r"^[^\x00]+$"  # no system takes such a path, and Python has another error for it than for all others
 _ON_DISK = tuple(name for name, facts in DATASETS.items() if facts.on_disk)
@@ -142,8 +142,10 @@ class RunArgs(Section):
     precision: Literal["auto", "fp32", "bf16"] = setting(
         "auto", "arithmetic of the blocks; auto times both for a moment"
     )
-    layer_parallel: Literal["off", "threads", "processes"] = setting(
-        "off", "train stages of blocks at the same time, with the bits of one after the other (local methods)"
+    layer_parallel: Literal["off", "threads", "processes", "streams"] = setting(
+        "off",
+        "train stages of blocks at the same time, with the bits of one after the other (local methods): in threads on "
+        "a CPU, in processes, or in streams of one GPU",
     )
     num_stages: int = setting(
         2, "stages, cut where measured times are most even", ge=1, needs=PARALLEL | {"stages": (None,)}
@@ -165,7 +167,11 @@ class RunArgs(Section):
         needs={"layer_parallel": ("threads",)},
     )
     stage_delay: tuple[float, ...] = setting(
-        (), "hold every step of each stage up for so long, as 0,0.1", unit="seconds", shown="none", needs=PARALLEL
+        (),
+        "hold every step of each stage up for so long, as 0,0.1",
+        unit="seconds",
+        shown="none",
+        needs={"layer_parallel": ("threads", "processes")},
     )
     compile: bool = setting(False, "compile every block with torch.compile (minutes at the start)")
     cuda_graph: Literal["auto", "on", "off"] = setting(

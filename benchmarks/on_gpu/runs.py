@@ -21,6 +21,7 @@ from engine.observers import Observers
 from engine.recorders import CudaGraphs, Recorder
 from engine.run_log import RunLog
 from engine.signals import StopRequest
+from engine.static_step import StaticStep
 from engine.tape import Tape
 from methods._base import Method
 from model import build_backbone
@@ -88,9 +89,8 @@ class Run:
     def record(self) -> Run:
         """Replay the steps from here on."""
         module, device = self.module, self.feed.device
-        module.graph = StepGraph(
-            module.args, self.method, self.feed, module.optimizer, make_recorder(device), module.step
-        )
+        program = StaticStep(module.args, self.method, self.feed, module.optimizer)
+        module.graph = StepGraph(program, make_recorder(device), module.step)
         return self
 
     def take(self, num_steps: int) -> None:

@@ -13,7 +13,6 @@ import torch
 
 from datamodules.base import Batch
 from engine.meter import Meter, Totals
-from engine.optimizers import set_rate
 from engine.parallel.ranks import Ranks, first_set
 from engine.parallel.stage import Item, Stage, balance, joined, part_of
 from engine.parallel.wire import Receiver, Sender
@@ -115,7 +114,6 @@ class Processes:
             PeerGone: another process ended.
         """
         mine = _blocks_state(method, optimizer, self._stage.blocks) if self._ranks.replica == 0 else None
-        set_rate(optimizer, self._stage.optimizer.param_groups[0]["lr"])  # the other groups have not been stepped here
         said = self._ranks.tell_leader(mine)
         for place, state in enumerate(said or []):
             if place and state is not None:

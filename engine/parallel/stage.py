@@ -75,8 +75,8 @@ class Layout(Protocol):
         """
 
     @property
-    def balance(self) -> float:
-        """Share of the time of the busiest stage that the stages work on average; 1 is perfect."""
+    def balance(self) -> float | None:
+        """Share of the time of the busiest stage that the stages work on average; 1 is perfect, None unknown."""
 
     def close(self) -> None:
         """Let go of threads and buffers."""
@@ -94,9 +94,7 @@ class Stage:
 
     def __init__(self, rules: Rules, blocks: range, optimizer: torch.optim.Optimizer, delay_s: float = 0.0) -> None:
         self._rules, self.blocks, self.delay_s = rules, blocks, delay_s
-        self.optimizer = copy.copy(optimizer)
-        names = {block_name(index) for index in blocks}
-        self.optimizer.param_groups = [group for group in optimizer.param_groups if group["name"] in names]
+        self.optimizer = optimizer_of(optimizer, blocks)
         self.busy_s = 0.0
 
     def prepare(self, batch: Batch) -> Batch:
@@ -132,6 +130,13 @@ class Stage:
             time.sleep(self.delay_s)
         self.busy_s += time.perf_counter() - begin
         return h_BCHW, rules.method.step_output(done)
+
+
+def optimizer_of(optimizer: torch.optim.Optimizer, blocks: range) -> torch.optim.Optimizer:
+    """A view with the groups of ``blocks`` only."""
+    view, names = copy.copy(optimizer), {block_name(index) for index in blocks}
+    view.param_groups = [group for group in optimizer.param_groups if group["name"] in names]
+    return view
 
 
 def balance(busy_s: Sequence[float]) -> float:

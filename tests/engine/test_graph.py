@@ -18,6 +18,7 @@ from engine.meter import Totals
 from engine.module import TrainingModule
 from engine.optimizers import build_optimizer
 from engine.recorders import no_waiting
+from engine.static_step import StaticStep
 from engine.tape import Tape
 from methods._base import Method
 from methods.bp import BackPropagation
@@ -117,7 +118,7 @@ def test_recording_leaves_no_trace(same, optimizer_type: str, loaded: bool) -> N
         optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     before, generator = everything(method, optimizer), torch.get_rng_state()
     places = {name: value.data_ptr() for name, value in method.state_dict().items()}
-    StepGraph(args, method, feed, optimizer, Tape(), step=11)
+    StepGraph(StaticStep(args, method, feed, optimizer), Tape(), step=11)
     now = everything(method, optimizer)
     same(before["method"], now["method"])
     same(before["optimizer"]["param_groups"], now["optimizer"]["param_groups"])
@@ -138,7 +139,7 @@ def test_every_method_can_be_recorded(same, case: str) -> None:
     one, other = make_method(case).float(), make_method(case).float()
     feed = make_feed(two_views=one.two_views)
     optimizers = [build_optimizer(args.optim, method) for method in (one, other)]
-    graph, totals = StepGraph(args, one, feed, optimizers[0], Tape(), step=0), Totals()
+    graph, totals = StepGraph(StaticStep(args, one, feed, optimizers[0]), Tape(), step=0), Totals()
     module = eager(args, other, feed, optimizers[1])
     for chunk in steps:
         totals = graph.run(chunk, totals, lambda step: None, lambda: False)
@@ -152,7 +153,7 @@ def test_every_method_can_be_recorded(same, case: str) -> None:
 def test_a_method_that_draws_is_not_recorded(case: str) -> None:
     args, method = small_args(), make_method(case).float()
     with pytest.raises(Uncapturable, match="its method draws random numbers in a step"):
-        StepGraph(args, method, make_feed(), build_optimizer(args.optim, method), Tape(), step=0)
+        StepGraph(StaticStep(args, method, make_feed(), build_optimizer(args.optim, method)), Tape(), step=0)
 
 
 def eager(args: Args, method: Method, feed: Feed, optimizer: torch.optim.Optimizer) -> TrainingModule:
@@ -174,7 +175,7 @@ def test_a_replay_runs_none_of_the_steps_code(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(BackPropagation, "fill_grads", counting)
     args, feed = small_args(), make_feed()
-    graph = StepGraph(args, method, feed, build_optimizer(args.optim, method), Tape(), step=0)
+    graph = StepGraph(StaticStep(args, method, feed, build_optimizer(args.optim, method)), Tape(), step=0)
     recorded = len(seen)
     graph.run(range(4), Totals(), lambda step: None, lambda: False)
     assert len(seen) == recorded
@@ -261,7 +262,7 @@ def test_no_path_waits_for_a_gpu_inside_a_chunk(case: str) -> None:
     feed = make_feed("cuda:0", two_views=method.two_views)
     optimizer = build_optimizer(args.optim, method)
     recorder, _ = choose_recorder(args, device)
-    graph = StepGraph(args, method, feed, optimizer, recorder, step=0)
+    graph = StepGraph(StaticStep(args, method, feed, optimizer), recorder, step=0)
     module = eager(args, method, feed, optimizer)
     module._take_step(0)
     with no_waiting():  # across the end of an epoch
@@ -282,5 +283,5 @@ def test_a_method_that_waits_for_a_gpu_is_found_before_the_capture(monkeypatch: 
     method = make_method("bp").float().to(device)
     recorder, _ = choose_recorder(args, device)
     with pytest.raises(Uncapturable, match="synchronizing"):
-        StepGraph(args, method, make_feed("cuda:0"), build_optimizer(args.optim, method), recorder, step=0)
+        StepGraph(StaticStep(args, method, make_feed("cuda:0"), build_optimizer(args.optim, method)), recorder, step=0)
     torch.cuda.empty_cache()  # which torch 2.11 refuses after a capture that failed

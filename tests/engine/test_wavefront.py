@@ -1,0 +1,94 @@
+"""Stages as recorded programs, in any order within a tick, give the bits of one block after the other."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from engine.module import TrainingModule
+from engine.parallel.wavefront import Wavefront
+from engine.tape import Tape
+from tests.engine.test_run import without_times
+from tests.engine.test_threads import METHODS, after
+
+STREAMS = ["--layer_parallel", "streams"]
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages are recorded also on a CPU, and those of a tick run in an order drawn anew for each."""
+    tick, source = Wavefront._tick, random.Random(0)
+
+    def shuffled(self: Wavefront, places: list[int]) -> None:
+        tick(self, source.sample(places, len(places)))
+
+    monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, device: (Tape(), ""))
+    monkeypatch.setattr(Wavefront, "_tick", shuffled)
+    monkeypatch.setattr(TrainingModule, "_take_step", lambda self, step: pytest.fail("an eager step"))
+
+
+RECORDABLE = [name for name in METHODS if name not in ("inpaint", "cpc")]  # those two draw random numbers in a step
+HARD = ["--gradient_clip", "1", "--random_crop", "--random_erasing", "--epochs", "10"]  # 50 steps
+
+
+@pytest.mark.parametrize(("num_stages", "precision"), [("2", "fp32"), ("3", "bf16")])
+@pytest.mark.parametrize("name", RECORDABLE)
+def test_same_bits_as_one_after_the_other(run, same, request, name: str, num_stages: str, precision: str) -> None:
+    words = [*METHODS[name], *HARD, "--precision", precision]
+    assert run(*words) == 0
+    whole, records, generator = run.state(), without_times(run.records()), torch.get_rng_state()
+    request.getfixturevalue("streams")
+    assert run(*words, *STREAMS, "--num_stages", num_stages) == 0
+    same(whole, run.state())
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert without_times(run.records()) == records
+
+
+@pytest.mark.parametrize("step", [0, 1, 6])
+def test_a_signal_lets_batches_on_their_way_through_and_any_layout_goes_on(run, same, request, step: int) -> None:
+    words = ["--dgl", "--random_crop", "--optimizer_type", "AdamW"]
+    run(*words)
+    whole, records = run.state(), without_times(run.records())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.trainer.choose_recorder", lambda args, device: (Tape(), ""))
+        after(step, patch)
+        assert run(*words, *STREAMS, "--num_stages", "3") == 143
+    folder = run.last
+    assert step < run.state(folder)["step"] <= step + 3
+    assert run.resume(str(folder), "--layer_parallel=off") == 0
+    same(whole, run.state(folder))
+    assert without_times(run.records(folder)) == records
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dgl", *STREAMS], "--layer_parallel streams runs CUDA graphs side by side: CUDA graphs need a GPU"),
+        (["--dgl", *STREAMS, "--cuda_graph", "off"], "side by side: --cuda_graph off"),
+        (["--dgl", *STREAMS, "--stage_delay", "0,1"], "--stage_delay has no effect: it needs --layer_parallel threads"),
+    ],
+)
+def test_what_cannot_be_is_one_line(run, capsys, words: list[str], message: str) -> None:
+    assert run(*words) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not run.folders
+
+
+def test_a_stage_that_draws_random_numbers_is_one_line(run, capsys, streams) -> None:
+    assert run("--dgl", "--cpc_loss_weight", "0.5", *STREAMS) == 1
+    error = capsys.readouterr().err
+    assert "--layer_parallel streams: a stage cannot be captured: its method draws random numbers" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_streams_of_a_gpu_have_the_bits_of_the_sequential_run(run, same, precision: str) -> None:
+    words = ["--dgl", "--deterministic", "--device", "cuda:0", "--precision", precision]
+    assert run(*words, "--cuda_graph", "off") == 0
+    whole = run.state()
+    assert run(*words, *STREAMS, "--num_stages", "3") == 0
+    same(whole, run.state())
