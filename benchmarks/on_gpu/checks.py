@@ -48,6 +48,21 @@ def bits(
             yield Row("bits", case, count, "differences (prototype)", note=note)
 
 
+def stages(
+    model: str, batch_size: int, num_stages: int, num_steps: int, images: ImageSet, device: torch.device
+) -> Iterator[Row]:
+    """Stages in streams against one block after the other."""
+    for precision in PRECISIONS:
+        args = settings("dgl", model, batch_size, precision=precision)
+        feed = make_feed(args, images, device)
+        eager, lined_up = Run(args, feed), Run(args, feed).line_up(num_stages)
+        for each in (eager, lined_up):
+            each.take(num_steps)
+        note = f"of {len(eager.state())} tensors, {num_stages} stages in streams against eager, {num_steps} steps"
+        count = _differences(eager.state(), lined_up.state())
+        yield Row("bits", f"{model} {batch_size} dgl {precision} streams", count, DIFFERENCES, note=note)
+
+
 def _differences(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> int:
     return sum(not torch.equal(one, other) for one, other in zip(some, others, strict=True))
 

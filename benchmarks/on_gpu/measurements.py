@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.on_gpu.checks import bits, memory, waits
+from benchmarks.on_gpu.checks import bits, memory, stages, waits
 from benchmarks.on_gpu.masters import MasterSGD
 from benchmarks.on_gpu.runs import Run, build_method, make_feed, make_recorder, random_images, settings
 from benchmarks.on_gpu.timing import Row, Work, calibrate, interleaved, rate_row, seconds
@@ -25,6 +25,7 @@ class Sizes(NamedTuple):
 
     models: tuple[str, ...] = ("BasicCNN", "VGG16")
     batch_sizes: tuple[int, ...] = (64, 512)
+    stages: tuple[int, ...] = (2, 4, 8)
     num_images: int = 50_000
     num_steps: int = 50
     rounds: int = 7
@@ -32,7 +33,7 @@ class Sizes(NamedTuple):
     copy_floats: int = 2**28
 
 
-TINY = Sizes(("BasicCNN",), (4,), 12, 2, 2, 64, 2**12)  # for a CPU: shows that the script runs, and the bits
+TINY = Sizes(("BasicCNN",), (4,), (2,), 12, 2, 2, 64, 2**12)  # for a CPU: shows that the script runs, and the bits
 METHODS = ("bp", "dgl")
 
 
@@ -44,12 +45,14 @@ def measure(device: torch.device) -> Iterator[Row]:
     set_determinism(True)
     torch.use_deterministic_algorithms(True, warn_only=True)  # an operation that cannot is named, and the run goes on
     yield from bits(sizes.models, sizes.batch_sizes[-1], sizes.num_steps, images, device)
+    yield from stages(sizes.models[-1], sizes.batch_sizes[0], sizes.stages[0], sizes.num_steps, images, device)
     set_determinism(False)
     yield from waits(sizes.models, sizes.batch_sizes[0], images, device)
     rows, roof = calibrate(device, sizes.matmul_side, sizes.copy_floats, sizes.rounds)
     yield from rows
     speed = list(speeds(sizes, images, device, roof))
     yield from speed
+    yield from wavefront(sizes, images, device)
     yield from memory(sizes.models[-1], sizes.batch_sizes[-1], images, device)
     yield from inputs(sizes, images, device, fastest=max(row.median for row in speed))
 
@@ -81,6 +84,24 @@ def speeds(sizes: Sizes, images: ImageSet, device: torch.device, roof: float) ->
             note = f"{ratio:.2f} x eager, {flops / roof:.1%} of matmul"
             amount = sizes.num_steps * batch_size
             yield rate_row("speed", f"{model} {batch_size} {name}", amount, taken, "images/s", note)
+
+
+def wavefront(sizes: Sizes, images: ImageSet, device: torch.device) -> Iterator[Row]:
+    """Images per second with stages in streams, beside the graphs of the whole step, in turns."""
+    model, batch_size = sizes.models[-1], sizes.batch_sizes[0]
+    runs = {}
+    for name in METHODS:
+        args = settings(name, model, batch_size)
+        runs[name] = Run(args, make_feed(args, images, device)).record()
+    for count in sizes.stages:
+        runs[f"{count} stages"] = Run(args, make_feed(args, images, device)).line_up(count)
+    works = {name: partial(each.take, sizes.num_steps) for name, each in runs.items()}
+    times = interleaved(works, sizes.rounds, device)
+    medians = {name: statistics.median(taken) for name, taken in times.items()}
+    for name, taken in times.items():
+        note = ", ".join(f"{medians[other] / medians[name]:.2f} x {other}" for other in METHODS)
+        amount = sizes.num_steps * batch_size
+        yield rate_row("wavefront", f"{model} {batch_size} {name}", amount, taken, "images/s", note)
 
 
 def inputs(sizes: Sizes, images: ImageSet, device: torch.device, fastest: float) -> Iterator[Row]:

@@ -18,12 +18,14 @@ from engine.graph import StepGraph
 from engine.meter import Meter
 from engine.module import TrainingModule
 from engine.observers import Observers
+from engine.parallel.partition import measure_blocks, partition
 from engine.recorders import CudaGraphs, Recorder
 from engine.run_log import RunLog
 from engine.signals import StopRequest
 from engine.static_step import StaticStep
 from engine.tape import Tape
 from methods._base import Method
+from methods._local import LocalMethod
 from model import build_backbone
 from schemas import Args, build_args
 
@@ -91,6 +93,15 @@ class Run:
         module, device = self.module, self.feed.device
         program = StaticStep(module.args, self.method, self.feed, module.optimizer)
         module.graph = StepGraph(program, make_recorder(device), module.step)
+        return self
+
+    def line_up(self, num_stages: int) -> Run:
+        """Train stages side by side from here on."""
+        module = self.module
+        assert isinstance(self.method, LocalMethod)
+        costs = measure_blocks(self.method, self.feed.batch(0, 0), module.args.run.precision)
+        module.stages = partition(costs, num_stages)
+        module._line_up(make_recorder(self.feed.device))
         return self
 
     def take(self, num_steps: int) -> None:

@@ -89,10 +89,17 @@ def measure_blocks(method: LocalMethod, batch: Batch, precision: str, rounds: in
             prepared = probe.prepare(batch)
             h_BCHW = probe.run_frozen(prepared.x_BCHW)
             for place, index in enumerate(range(method.first_trainable, method.last + 1)):
-                begin = time.perf_counter()
+                begin = _now(batch.x_BCHW.device)
                 h_BCHW, _ = probe.fill_block_grads(index, h_BCHW, prepared)
-                best[place] = min(best[place], time.perf_counter() - begin)
+                best[place] = min(best[place], _now(batch.x_BCHW.device) - begin)
     return best
+
+
+def _now(device: torch.device) -> float:
+    """Seconds, when all that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def parse_stages(text: str, first: int, last: int) -> list[range]:
