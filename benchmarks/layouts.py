@@ -20,6 +20,7 @@ from benchmarks.steps import CPU, build_method
 from datamodules.base import Batch
 from engine.devices import autocast, keep_freed_memory
 from engine.meter import Totals
+from engine.optimizers import update
 from engine.parallel.processes import Processes
 from engine.parallel.ranks import joined_ranks
 from engine.parallel.stage import Layout, Rules, Stage
@@ -83,8 +84,7 @@ def _optimizer(method: LocalMethod) -> torch.optim.Optimizer:
 
 
 def _update(optimizer: torch.optim.Optimizer, step: int) -> None:
-    optimizer.step()
-    optimizer.zero_grad()
+    update(optimizer, 0.01, 0.0)
 
 
 def _in_turn(work: Work, method: LocalMethod) -> Callable[[], None]:

@@ -9,6 +9,7 @@ from argparse import Namespace
 import torch
 
 from benchmarks.layouts import Runner, Way, Work
+from engine.devices import keep_freed_memory
 from engine.parallel.partition import measure_blocks, partition
 from utils import UsageError
 
@@ -19,6 +20,7 @@ def choose_ways(work: Work, num_stages: int, threads: int) -> dict[str, Way]:
     Raises:
         UsageError: there are fewer blocks than stages.
     """
+    keep_freed_memory()
     method = work.method()
     count = method.backbone.num_blocks
     if num_stages > count:

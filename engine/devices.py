@@ -19,7 +19,7 @@ from utils import UsageError
 
 CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch refuses cuBLAS where bits must be equal
 BF16_MUST_WIN_BY = 1.15  # below this the probe cannot tell the two apart reliably, and fp32 is the safer choice
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _NEVER = -1, -3, 2**31 - 1  # of malloc.h; the largest value that it takes
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX, _NEVER = -1, -3, -8, 2**31 - 1  # of malloc.h; its largest value
 
 
 def resolve_device(name: str) -> torch.device:
@@ -51,7 +51,8 @@ def keep_freed_memory() -> None:
     """Let glibc keep what is freed for the next tensor of that size, for the rest of the process.
 
     By itself it gives every large block back at once and gets it again at the next step, page by page, which can take
-    longer than the arithmetic (`docs/performance.md`). Another C library's allocator is left as it is, and so is one
+    longer than the arithmetic (`docs/performance.md`). All threads share one arena: one that a thread has for itself
+    consists of 64 MiB pieces, which are given back. Another C library's allocator is left as it is, and so is one
     that the user has set up by an environment variable of glibc's. A process whose memory is limited needs it back:
     what is kept lies in pieces, and a large tensor fits into none of them.
     """
@@ -59,6 +60,7 @@ def keep_freed_memory() -> None:
     is_set_up = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
     is_limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
     if hasattr(library, "mallopt") and not is_set_up and not is_limited:
+        library.mallopt(_M_ARENA_MAX, 1)
         library.mallopt(_M_MMAP_THRESHOLD, _NEVER)
         library.mallopt(_M_TRIM_THRESHOLD, _NEVER)
 

@@ -12,6 +12,8 @@ from loguru import logger
 
 from datamodules.base import Batch
 from engine.devices import autocast
+from engine.optimizers import update
+from engine.parallel.stage import optimizer_of
 from methods._base import Method
 from methods._local import LocalMethod
 from schemas import RunArgs
@@ -77,12 +79,14 @@ def choose_stages(args: RunArgs, method: Method, batch: Batch) -> list[range]:
     return stages
 
 
-def measure_blocks(method: LocalMethod, batch: Batch, precision: str, rounds: int = 3) -> list[float]:
+def measure_blocks(method: LocalMethod, batch: Batch, precision: str, rounds: int = 4) -> list[float]:
     """Seconds that each trainable block takes for one training step on ``batch``, the best of ``rounds``.
 
-    A copy is trained; the method and the random state are as before.
+    A copy is trained, with SGD; the method and the random state are as before.
     """
     probe = copy.deepcopy(method)
+    optimizer = torch.optim.SGD(probe.param_groups(), lr=0.0, momentum=0.9, fused=True)
+    updates = {index: optimizer_of(optimizer, range(index, index + 1)) for index in range(probe.last + 1)}
     best = [float("inf")] * (method.last + 1 - method.first_trainable)
     with torch.random.fork_rng(devices=[]), autocast(batch.x_BCHW.device, precision):
         for _ in range(rounds):
@@ -91,6 +95,7 @@ def measure_blocks(method: LocalMethod, batch: Batch, precision: str, rounds: in
             for place, index in enumerate(range(method.first_trainable, method.last + 1)):
                 begin = _now(batch.x_BCHW.device)
                 h_BCHW, _ = probe.fill_block_grads(index, h_BCHW, prepared)
+                update(updates[index], 0.0, 0.0)
                 best[place] = min(best[place], _now(batch.x_BCHW.device) - begin)
     return best
 

@@ -1,0 +1,137 @@
+"""What a network costs block by block: measured on this machine, or, for ResNet-152, counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from benchmarks.layouts import Work
+from benchmarks.steps import CPU
+from engine.devices import autocast
+from engine.optimizers import update as engine_update
+from engine.parallel.stage import optimizer_of
+from methods._modules import Kept
+
+BYTES_PER_PARAMETER = 12  # weight, gradient and momentum in float32
+MESSAGE_BYTES = 2  # bfloat16
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block with ``batch_size`` images of its chain.
+
+    Attributes:
+        local_s, bp_s: seconds of a training step with a loss of its own, and as a part of back-propagation.
+        local_parameters, bp_parameters: with and without its head.
+        local_bytes, bp_bytes: what autograd keeps for its backward pass.
+        message_bytes: its output.
+    """
+
+    local_s: float
+    bp_s: float
+    local_parameters: int
+    bp_parameters: int
+    local_bytes: int
+    bp_bytes: int
+    message_bytes: int
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A network: its blocks, and how they came to be known."""
+
+    name: str
+    batch_size: int
+    origin: str
+    blocks: tuple[Block, ...]
+
+
+def best_seconds(work: Callable[[], object], rounds: int) -> float:
+    """The fastest of some times, after one that does not count."""
+    times = []
+    for _ in range(rounds + 1):
+        begin = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begin)
+    return min(times[1:])
+
+
+def measure(work: Work, rounds: int = 3) -> Chain:
+    """Time every block of ``work``'s network by itself, gradients and update; with the threads that torch has now."""
+    method = work.method()
+    optimizer = torch.optim.SGD(method.param_groups(), lr=0.01, momentum=0.9, fused=True)
+    batch = work.batches()[0]
+    h_BCHW, found = batch.x_BCHW, []
+    for index in range(method.backbone.num_blocks):
+        block, heads = method.backbone.block(index), method.block_heads(index)
+        own = optimizer_of(optimizer, range(index, index + 1))
+        kept, kept_by_bp = Kept(), Kept()
+        x_BCHW, out = h_BCHW, [h_BCHW]
+
+        def local(x_BCHW: Tensor = x_BCHW, index: int = index, out: list[Tensor] = out) -> None:
+            with autocast(CPU, work.precision):
+                out[0], _ = method.fill_block_grads(index, x_BCHW, batch)
+
+        def bp(x_BCHW: Tensor = x_BCHW, index: int = index) -> None:
+            leaf_BCHW = x_BCHW.detach().requires_grad_(index > 0)
+            with autocast(CPU, work.precision):
+                out_BCHW = method.backbone.block(index)(leaf_BCHW)
+            out_BCHW.backward(torch.ones_like(out_BCHW))
+
+        def update(own: torch.optim.Optimizer = own) -> None:
+            engine_update(own, 0.01, 0.0)
+
+        local_s, bp_s = best_seconds(local, rounds), best_seconds(bp, rounds)
+        update_s = best_seconds(update, rounds)
+        own.zero_grad()
+        for counter, step in ((kept, local), (kept_by_bp, bp)):
+            with torch.autograd.graph.saved_tensors_hooks(counter.pack, lambda tensor: tensor):
+                step()
+        own.zero_grad()
+        h_BCHW = out[0]
+        parameters = sum(value.numel() for value in block.parameters())
+        with_heads = parameters + sum(value.numel() for head in heads for value in head.parameters())
+        found.append(
+            Block(
+                local_s + update_s,
+                bp_s + update_s * parameters / with_heads,
+                with_heads,
+                parameters,
+                kept.num_bytes,
+                kept_by_bp.num_bytes,
+                h_BCHW.numel() * h_BCHW.element_size(),
+            )
+        )
+    return Chain(work.model, work.batch_size, f"measured, {work.precision}", tuple(found))
+
+
+def resnet152(batch_size: int, flops_per_s: float) -> Chain:
+    """ResNet-152 (He et al. 2016) on images of 224x224, its stem and 50 residual blocks, counted and not measured.
+
+    Three times the forward operations at ``flops_per_s``; every convolution keeps its input and its output in
+    bfloat16; a block's own loss is that of a linear layer behind an average, which costs nothing beside it.
+    """
+    found = [_counted(batch_size, 64 * 3 * 49 * 112**2, 9408 + 128, 2 * 64 * 112**2, 64 * 56**2, flops_per_s)]
+    channels = 64
+    for stage, count in enumerate((3, 8, 36, 3)):
+        width, side = 64 * 2**stage, 56 // 2**stage
+        for number in range(count):
+            shrinks = number == 0 and stage > 0
+            before = side * (2 if shrinks else 1)
+            shortcut = channels * 4 * width if number == 0 else 0
+            weights = channels * width + 9 * width**2 + 4 * width**2 + shortcut
+            multiply_adds = channels * width * before**2 + (13 * width**2 + shortcut) * side**2
+            outputs = width * before**2 + width * side**2 + 4 * width * side**2 * (2 if number == 0 else 1)
+            channels = 4 * width
+            found.append(_counted(batch_size, multiply_adds, weights, 2 * outputs, channels * side**2, flops_per_s))
+    return Chain("ResNet-152 (224x224)", batch_size, "counted", tuple(found))
+
+
+def _counted(batch_size: int, multiply_adds: int, weights: int, kept: int, outputs: int, flops_per_s: float) -> Block:
+    seconds = 3 * 2 * multiply_adds * batch_size / flops_per_s
+    kept_bytes, message = MESSAGE_BYTES * kept * batch_size, MESSAGE_BYTES * outputs * batch_size
+    return Block(seconds, seconds, weights, weights, kept_bytes, kept_bytes, message)
