@@ -1,7 +1,8 @@
 """``python -m benchmarks.scaling``: what stages and replicas would bring on more devices than this machine has.
 
-Block times are measured here with one thread, a device is as fast as one core of this machine, and links are what
-``--bandwidth`` and ``--latency`` say. ``--check`` first compares the model with real runs of two and three stages.
+Block times are measured here with one thread; a device is ``--speed`` times as fast as a core of this machine, and
+links are what ``--bandwidth`` and ``--latency`` say. ``--check`` first compares the model with real runs of two and
+three stages.
 """
 
 from __future__ import annotations
@@ -143,7 +144,9 @@ def run_once(work: Work, way: Way, rounds: int) -> list[float]:
     with contextlib.ExitStack() as held:
         runner = held.enter_context(Runner(work, way))
         runner.wait()
-        return [runner.turn() for _ in range(rounds + 1)][1:]
+        times = [runner.turn() for _ in range(rounds + 1)][1:]
+        runner.state()
+        return times
 
 
 def _parse() -> argparse.Namespace:
@@ -152,6 +155,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--bandwidth", type=float, default=1.25, help="of a link, GB/s [default 1.25: 10 Gbit/s]")
     parser.add_argument("--latency", type=float, default=50.0, help="of a link, microseconds [default 50]")
+    parser.add_argument("--speed", type=float, default=1.0, help="of a device, in cores of this machine [default 1]")
     parser.add_argument("--steps", type=int, default=781, help="between two drains of the pipeline [default 781]")
     parser.add_argument("--check", action="store_true", help="compare the model with runs of two and three stages")
     parser.add_argument("--check_model", nargs="+", default=list(CHECKED))
@@ -175,6 +179,7 @@ def main() -> int:
     flops = torch_flops("VGG16", options.batch_size) / sum(block.bp_s for block in chains[0].blocks)
     print(f"ResNet-152 is counted at {flops / 1e9:.0f} GFLOP/s, VGG16's rate here")
     chains.append(resnet152(options.batch_size, flops))
+    chains = [chain.faster(options.speed) for chain in chains]
     rows = [row for chain in chains for row in curves(chain, link, options.steps)]
     columns = ["chain", "stages", "local_ratio", *(f"gpipe_{m}_ratio" for m in NUM_MICRO), "local_mib",
                *(f"gpipe_{m}_mib" for m in NUM_MICRO), *(f"1f1b_{m}_mib" for m in NUM_MICRO)]  # fmt: skip
@@ -205,12 +210,12 @@ def torch_flops(model: str, batch_size: int) -> float:
 
 
 def tell_limit(chain: Chain, link: links.Link) -> None:
-    """How much faster than a core of this machine a device may be before the links hold it up."""
+    """How much faster a device may be before the links hold it up."""
     slowest = max(block.local_s for block in chain.blocks)
     largest = max(block.message_bytes for block in chain.blocks[:-1])
     factor = slowest / (largest / link.bytes_per_s)
     print(f"{chain.name}: with a block for each device, links of {link.bytes_per_s / 1e9:g} GB/s keep up with devices "
-          f"{factor:.0f} times as fast as a core here")  # fmt: skip
+          f"{factor:.1f} times as fast as these")  # fmt: skip
 
 
 if __name__ == "__main__":

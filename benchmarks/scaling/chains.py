@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -48,6 +48,11 @@ class Chain:
     batch_size: int
     origin: str
     blocks: tuple[Block, ...]
+
+    def faster(self, factor: float) -> Chain:
+        """The same on devices ``factor`` times as fast."""
+        blocks = [replace(block, local_s=block.local_s / factor, bp_s=block.bp_s / factor) for block in self.blocks]
+        return replace(self, blocks=tuple(blocks))
 
 
 def best_seconds(work: Callable[[], object], rounds: int) -> float:
