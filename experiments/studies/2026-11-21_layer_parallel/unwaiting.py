@@ -1,0 +1,53 @@
+"""Stages that wait for nobody: ``python experiments/studies/2026-11-21_layer_parallel/unwaiting.py FOLDER``.
+
+Accuracy against the size of the buffers, and against a stage that is held up. Writes ``FOLDER/unwaiting.csv``.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+WORDS = (
+    "--dgl --pred_aux_type linear --model VGGsw --dataset folder --data_dir data/cifar10-jpeg --train_size 5000 --epochs 4 "
+    "--batch_size 64 --learning_rate 0.01 --random_crop --random_horizontal_flip --precision bf16 --device cpu "
+    "--wandb disabled --no_progress_bar --layer_parallel threads --stages 0,1,2 --log_interval 1000"
+)
+BUFFERS, SEEDS = (0, 1, 4, 16, 64), (0, 1, 2)
+DELAYS = {"none": "0,0,0", "first": "0.15,0,0", "second": "0,0.15,0", "last": "0,0,0.15"}
+
+
+def main() -> None:
+    """Run them one after the other."""
+    import main as program
+    from engine import trainer
+
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    kept: list[dict] = []
+    run = trainer.run
+    trainer.run = lambda job: kept.append(run(job))
+    rows = []
+    for slow, delay in DELAYS.items():
+        for size in BUFFERS:
+            for seed in SEEDS:
+                if slow != "none" and size == 0 and seed:  # the bits do not depend on a delay; its time is enough
+                    continue
+                words = [*WORDS.split(), "--seed", str(seed), "--stage_delay", delay, "--path", str(folder)]
+                words += ["--async_buffer", str(size)] if size else []
+                assert program.main(words) == 0
+                summary = kept[-1]
+                blocks = " ".join(f"{value:.2f}" for value in summary["block_test_accuracy"])
+                rows.append({"slow_stage": slow, "buffer": size, "seed": seed, "train_s": summary["train_s"],
+                             "test_accuracy": summary["final_test_accuracy"], "blocks": blocks})  # fmt: skip
+                with (folder / "unwaiting.csv").open("w", newline="") as stream:
+                    writer = csv.DictWriter(stream, list(rows[0]))
+                    writer.writeheader()
+                    writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Every rule on one network: ``python experiments/studies/2026-11-21_local_rules/run.py NETWORK FOLDER SEED... [--core]``.
+
+Each run is a process of its own, forked so that nothing is imported twice; its memory is then its own as well. Seeds
+can be divided among several of these commands. Writes ``FOLDER/NETWORK_rule_seed`` run folders, and after each run
+a line of ``FOLDER/NETWORK_SEED.csv``.
+"""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import os
+import resource
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+COMMON = (
+    "--dataset folder --data_dir data/cifar10-jpeg --train_size 10000 --epochs 3 --batch_size 128 --learning_rate 0.01 "
+    "--random_crop --random_horizontal_flip --precision bf16 --device cpu --wandb disabled --no_progress_bar "
+    "--log_interval 1000"
+)
+GREEDY = "--dgl --pred_aux_type linear"
+# The rules by name; the first is what all are compared with.
+RULES = {
+    "bp": "--bp",
+    "dgl": GREEDY,
+    "sequential": f"{GREEDY} --sequential",
+    "overlap": f"{GREEDY} --overlap 1",
+    "infopro": "--infopro",
+    "critic": "--critic",
+    "predsim": "--predsim",
+    "predsim_bio": "--predsim --bio",
+    "auglocal": "--dgl --pred_aux_type auglocal",
+    "man": f"{GREEDY} --man",
+    "supcon": f"{GREEDY} --supcon_loss_weight 0.5",
+    "simclr": f"{GREEDY} --simclr_loss_weight 0.5",
+    "cpc": f"{GREEDY} --cpc_loss_weight 0.1",
+    "direct_global": f"{GREEDY} --is_direct_global",
+    "reconstruct": f"{GREEDY} --ssl --upsample",
+    "inpaint": f"{GREEDY} --ssl --ssl_task inpaint",
+    "colourise": f"{GREEDY} --ssl --ssl_task colourise --upsample",
+    "rotate": f"{GREEDY} --ssl --ssl_task rotate",
+    "fa": "--fa",
+    "dfa": "--dfa",
+    "dni": "--dni",
+    "cdni": "--cdni",
+}
+CORE = 13  # of them with --core: those that this study is about
+
+
+def train(words: list[str], answer: multiprocessing.connection.Connection) -> None:
+    """In a child: train, and answer with the summary and the memory beyond that of the forked process."""
+    import main
+    from engine import trainer
+
+    kept: list[dict] = []
+    run = trainer.run
+    trainer.run = lambda job: kept.append(run(job))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    code = main.main(words)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    answer.send((code, kept[0] if kept else {}, (peak - before) / 1024))
+
+
+def study(network: str, folder: Path, seeds: list[str], names: list[str]) -> None:
+    """Run them one after the other."""
+    import torch
+
+    import engine.trainer
+    import main  # noqa: F401
+
+    torch.set_num_threads(1)
+    context = multiprocessing.get_context("fork")
+    for seed in seeds:
+        for name in names:
+            words = [*COMMON.split(), *RULES[name].split(), "--model", network, "--seed", seed]
+            words += ["--path", str(folder), "--name", f"{network}_{name}_{seed}"]
+            mine, theirs = context.Pipe()
+            child = context.Process(target=train, args=(words, theirs))
+            child.start()
+            theirs.close()
+            code, summary, memory_mib = mine.recv()
+            child.join()
+            row = {"network": network, "rule": name, "seed": seed, "code": code, "memory_mib": round(memory_mib)}
+            row |= {key: summary.get(key) for key in ("final_test_accuracy", "train_s", "num_head_parameters")}
+            row["blocks"] = " ".join("-" if x is None else f"{x:.2f}" for x in summary.get("block_test_accuracy", []))
+            path = folder / f"{network}_{seed}.csv"
+            is_new = not path.exists()
+            with path.open("a", newline="") as stream:
+                writer = csv.DictWriter(stream, list(row))
+                if is_new:
+                    writer.writeheader()
+                writer.writerow(row)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    words = [word for word in sys.argv[1:] if word != "--core"]
+    network, folder, *seeds = words
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    study(network, Path(folder), seeds, list(RULES)[: CORE if "--core" in sys.argv else None])
