@@ -14,7 +14,7 @@ from benchmarks.on_gpu import measurements
 from benchmarks.on_gpu.timing import DIFFERENCES, Row
 
 CHECKS = {
-    "environment", "bits", "waits", "calibration", "speed", "memory", "input alone", "drawing an epoch",
+    "environment", "bits", "waits", "calibration", "speed", "wavefront", "memory", "input alone", "drawing an epoch",
 }  # fmt: skip
 
 
@@ -27,7 +27,11 @@ def test_every_check_has_a_figure_and_the_bits_are_equal(tmp_path: Path, capsys)
     assert on_gpu.run(Namespace(device="cpu", out=tmp_path)) == 0
     found = rows(tmp_path)
     assert {row["check"] for row in found} == CHECKS
-    assert all(float(row["median"]) > 0 for row in found if row["check"] in ("speed", "input alone", "calibration"))
+    assert all(
+        float(row["median"]) > 0
+        for row in found
+        if row["check"] in ("speed", "wavefront", "input alone", "calibration")
+    )
     differences = [float(row["median"]) for row in found if row["check"] == "bits"]
     assert differences and not any(differences)  # those of bfloat16 weights against autocast too
     assert "x eager" in capsys.readouterr().out

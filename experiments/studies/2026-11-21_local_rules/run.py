@@ -1,8 +1,8 @@
-"""Every rule on one network: ``python experiments/studies/2026-11-21_local_rules/run.py NETWORK FOLDER SEED... [--core]``.
+"""Every rule on one network: ``python experiments/studies/2026-11-21_local_rules/run.py NETWORK FOLDER SEED...``.
 
 Each run is a process of its own, forked so that nothing is imported twice; its memory is then its own as well. Seeds
-can be divided among several of these commands. Writes ``FOLDER/NETWORK_rule_seed`` run folders, and after each run
-a line of ``FOLDER/NETWORK_SEED.csv``.
+can be divided among several of these commands. ``--core`` leaves out the rules of earlier studies. Writes run folders
+``..._NETWORK_rule_seed``, and after each run a line of ``FOLDER/NETWORK_SEED.csv``.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def study(network: str, folder: Path, seeds: list[str], names: list[str]) -> Non
     import torch
 
     import engine.trainer
-    import main  # noqa: F401
+    import main
+
+    assert main and engine.trainer  # loaded before any child is forked
 
     torch.set_num_threads(1)
     context = multiprocessing.get_context("fork")
