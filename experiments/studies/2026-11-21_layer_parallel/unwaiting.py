@@ -29,7 +29,12 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     kept: list[dict] = []
     run = trainer.run
-    trainer.run = lambda job: kept.append(run(job))
+
+    def run_and_keep(job: trainer.Job) -> dict:
+        kept.append(run(job))
+        return kept[-1]
+
+    trainer.run = run_and_keep
     rows = []
     for slow, delay in DELAYS.items():
         for size in BUFFERS.get(slow, (0, 1, 16)):

@@ -57,7 +57,12 @@ def train(words: list[str], answer: multiprocessing.connection.Connection) -> No
 
     kept: list[dict] = []
     run = trainer.run
-    trainer.run = lambda job: kept.append(run(job))
+
+    def run_and_keep(job: trainer.Job) -> dict:
+        kept.append(run(job))
+        return kept[-1]
+
+    trainer.run = run_and_keep
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     code = main.main(words)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
