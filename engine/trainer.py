@@ -125,6 +125,7 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
     observers = Observers(job.args, job.splits, job.device)
     args = _settle(job, method, feeds[TRAIN], state)
     stages = ranks.agree(choose_stages(args.run, method, feeds[TRAIN].batch(0, 0)) if ranks.is_leader else [])
+    blocks = describe_blocks(method)  # traces them, which compiled ones refuse
     if args.run.compile:
         compile_blocks(method, job.device)
     with StopRequest() as stop:  # from here on there is a run folder, and a signal must not leave it as it is
@@ -136,6 +137,7 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
         module.recorder = recorder
         if ranks.is_leader:
             _introduce(module, job.device, resuming=state is not None)
+            module.run_log.folder.update_summary(blocks=blocks)
         if recorder is None and job.device.type == "cuda":
             logger.info(f"Steps: eager ({why_not})")
         return _fit(module, job.device)
@@ -187,7 +189,6 @@ def _introduce(module: TrainingModule, device: torch.device, *, resuming: bool) 
         f"seed={optim.seed}, {counts['num_parameters']:,} parameters + {counts['num_head_parameters']:,} in heads"
     )
     logger.info(f"Run folder: {module.run_log.folder.path}")
-    module.run_log.folder.update_summary(blocks=describe_blocks(module.method))
 
 
 def count_parameters(method: Method) -> dict[str, int]:
