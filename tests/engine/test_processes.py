@@ -13,7 +13,7 @@ from engine.module import TrainingModule
 from tests.engine.conftest import SMALL
 from tests.engine.grid import Grid
 from tests.engine.test_run import without_times
-from tests.engine.test_threads import HARD, METHODS
+from tests.engine.test_threads import HARD, METHODS, WAYS
 
 PROCESSES = ["--layer_parallel", "processes"]
 
@@ -30,13 +30,13 @@ def grid(run, tmp_path: Path):
     return start
 
 
-@pytest.mark.parametrize(("num_stages", "precision"), [(2, "fp32"), (3, "bf16")])
-@pytest.mark.parametrize("name", METHODS)
-def test_same_bits_as_one_after_the_other(run, grid, same, name: str, num_stages: int, precision: str) -> None:
+@pytest.mark.parametrize(("name", "num_stages", "precision"), WAYS)
+def test_same_bits_as_one_after_the_other(run, grid, same, name: str, num_stages: str, precision: str) -> None:
     words = [*METHODS[name], *HARD, "--precision", precision]
     assert run(*words) == 0
     whole, records = run.state(), without_times(run.records())
-    assert grid(*words, *PROCESSES, "--num_stages", str(num_stages), count=num_stages).wait() == [0] * num_stages
+    count = int(num_stages)
+    assert grid(*words, *PROCESSES, "--num_stages", num_stages, count=count).wait() == [0] * count
     assert len(run.folders) == 2
     same(whole, run.state())
     assert without_times(run.records()) == records
