@@ -19,6 +19,7 @@ ROUNDS, STEPS = 5, 3
 def main() -> None:
     """Time them, and write medians and ratios to back-propagation."""
     import torch
+    from loguru import logger
     from run import COMMON, CORE, RULES
 
     import cli
@@ -26,6 +27,7 @@ def main() -> None:
     from datamodules.feed import Feed
     from engine.devices import keep_freed_memory
 
+    logger.remove()  # the table is the only thing to read
     keep_freed_memory()
     torch.set_num_threads(1)
     network, out = sys.argv[1:]
