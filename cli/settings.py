@@ -11,6 +11,8 @@ from schemas import HARMLESS, SECTIONS, method_sections, sections_for
 from sections.fields import FALSE_WORDS, TRUE_WORDS, Above, Below, Other, Section, extra
 from utils import UsageError, did_you_mean
 
+INNER_BLOCKS_ONLY = ("ssl", "supcon_loss_weight", "simclr_loss_weight", "cpc_loss_weight", "man")
+
 
 class Item(NamedTuple):
     """A value as it was written, and the words that name its source in a message."""
@@ -164,6 +166,21 @@ def check_needs(values: Mapping[str, Item], settings: Mapping[str, Any], method:
     for name in fields:
         if name in values and values[name].is_flag:
             check(values[name].source, name)
+
+
+def check_inner_blocks(values: Mapping[str, Item], num_modules: int) -> None:
+    """Refuse flags for every block but the last where one block learns and there is no other.
+
+    Raises:
+        UsageError: naming the flag.
+    """
+    for name in INNER_BLOCKS_ONLY if num_modules == 1 else ():
+        item = values.get(name)
+        if item is not None and item.is_flag and str(item.value).lower() not in (*FALSE_WORDS, "0.0"):
+            raise UsageError(
+                f"{item.source} has no effect: it is for every block but the last, and only one block learns here; "
+                "give --num_modules above 1, or train more blocks"
+            )
 
 
 def _need(name: str, wanted: Any) -> str:
