@@ -23,7 +23,7 @@ from engine.meter import Totals
 from engine.optimizers import update
 from engine.parallel.processes import Processes
 from engine.parallel.ranks import joined_ranks
-from engine.parallel.stage import Layout, Rules, Stage
+from engine.parallel.stage import Course, Layout, Rules, Stage
 from engine.parallel.threads import Threads
 from engine.signals import StopRequest
 from methods._local import LocalMethod
@@ -113,7 +113,7 @@ def _laid_out(work: Work, method: LocalMethod, way: Way, held: contextlib.ExitSt
     held.callback(layout.close)
 
     def turn() -> None:
-        layout.run(range(len(batches)), batches.__getitem__, Totals(), lambda step: None, lambda: False)
+        layout.run(Course(range(len(batches)), batches.__getitem__, Totals(), lambda step: None, lambda: False))
 
     return turn
 

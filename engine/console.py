@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from loguru import logger
 from tqdm import tqdm
 
-from consts import LOG_FILE, REPORT_FILE
+from consts import ACCURACY, LOG_FILE, LOSS, REPORT_FILE, TEST, TRAIN, VAL, block_name, metric_name
 from engine.lines import Lines
 from utils import UserError, duration
 
@@ -95,6 +95,20 @@ class Progress:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.close()
+
+
+def epoch_line(
+    epoch: int, num_epochs: int, time_s: float, eta_s: float, values: Mapping[str, float], block: int | None
+) -> str:
+    """How far a run is after ``epoch`` (from 0), and the losses and accuracies of ``block``, None for the network."""
+    parts = [f"Epoch {epoch + 1:0{len(str(num_epochs))}d}/{num_epochs} ({duration(time_s)})", f"ETA {duration(eta_s)}"]
+    parts += [block_name(block)] if block is not None else []
+    for split in (TRAIN, VAL, TEST):
+        names = metric_name(split, LOSS, block), metric_name(split, ACCURACY, block)
+        if set(names) <= values.keys():
+            loss, accuracy = (values[name] for name in names)
+            parts.append(f"{split.capitalize()} loss={loss:.4f} acc={accuracy:.2f}%")
+    return " | ".join(parts)
 
 
 def percent(value: float | None) -> str:

@@ -6,7 +6,6 @@ nothing waits for the device; `self.log` and Lightning's loop would cost it at e
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,21 +15,22 @@ import pytorch_lightning as pl
 import torch
 from loguru import logger
 
-from consts import ACCURACY, LOSS, RECONSTRUCTIONS, TEST, TRAIN, VAL, block_name, metric_name
+from consts import ACCURACY, RECONSTRUCTIONS, TEST, TRAIN, VAL, block_name, metric_name
 from datamodules.base import Batch
 from datamodules.feed import Feed
 from diagnostics.reconstructions import reconstruction_grids
 from engine import checkpoint
-from engine.console import Progress
+from engine.console import Progress, epoch_line
 from engine.devices import autocast
 from engine.evaluation import evaluate
+from engine.finite import FiniteCheck
 from engine.graph import StepGraph, Uncapturable
 from engine.meter import Meter, Totals
 from engine.observers import Observers
 from engine.optimizers import build_optimizer, rate_dtype, set_rate, update
 from engine.parallel.processes import Processes
 from engine.parallel.ranks import Ranks
-from engine.parallel.stage import Layout, Rules, Stage
+from engine.parallel.stage import Course, Layout, Rules, Stage
 from engine.parallel.threads import Threads
 from engine.parallel.wavefront import Wavefront
 from engine.parallel.world import Alone
@@ -42,7 +42,7 @@ from engine.static_step import StaticStep
 from methods._base import Method
 from methods._local import LocalMethod
 from schemas import Args
-from utils import Interrupted, UserError, duration
+from utils import Interrupted, UserError
 
 NUM_SHOWN = 8  # images in a grid of reconstructions
 
@@ -189,7 +189,7 @@ class TrainingModule(pl.LightningModule):
         seconds = self._note_time(begin)
         self.interval = Meter()
         self.epoch_totals = self.epoch_totals + totals
-        self._check_finite(totals)
+        self._finite.totals(totals, self.step)
         rate = (totals.num_images - before) / seconds
         values = {"learning_rate": self._learning_rate(chunk[-1]), "images_per_second": rate}
         self.run_log.write("step", self._position(chunk[-1] // self.steps_per_epoch) | values | totals.means(TRAIN))
@@ -200,7 +200,7 @@ class TrainingModule(pl.LightningModule):
         """Take the steps of ``chunk``, or those up to a signal."""
         if self.layout is not None:
             before = self.interval.read()
-            self.interval = Meter(self.layout.run(chunk, self._batch, before, self._advance, self._is_stopped))
+            self.interval = Meter(self.layout.run(Course(chunk, self._batch, before, self._advance, self._is_stopped)))
         elif self.graph is not None:
             self.interval = Meter(self.graph.run(chunk, self.interval.read(), self._advance, self._is_stopped))
         else:
@@ -273,6 +273,10 @@ class TrainingModule(pl.LightningModule):
         dtype = rate_dtype(self.feeds[TRAIN].device)
         return learning_rate(self.args.optim, step, self.num_steps, dtype, self.method.phases.count)
 
+    @property
+    def _finite(self) -> FiniteCheck:
+        return FiniteCheck(self.method, self.optimizer, self.run_log.folder.checkpoints)
+
     def _note_time(self, begin: float) -> float:
         seconds = time.perf_counter() - begin
         self.train_s += seconds
@@ -281,34 +285,6 @@ class TrainingModule(pl.LightningModule):
 
     def _position(self, epoch: int) -> dict[str, Any]:
         return {"step": self.step, "epoch": epoch + 1, "time_s": round(time.monotonic() - self._clock, 3)}
-
-    def _check_finite(self, totals: Totals) -> None:
-        """Stop at the first loss that is not a number; the last checkpoint is from before it.
-
-        Raises:
-            UserError: naming block and step.
-        """
-        for name, value in totals.sums.items():
-            if name.endswith(LOSS) and not math.isfinite(value):
-                where, _, what = name.rpartition("/")
-                raise self._not_finite(f"the {what} of {where or 'the network'}")
-
-    def _check_finite_state(self) -> None:
-        """Stop at a weight or statistic that is not a number, which no loss has shown yet.
-
-        Raises:
-            UserError: naming block and step.
-        """
-        named = [(group["name"], value) for group in self.optimizer.param_groups for value in group["params"]]
-        for name, value in [*named, *self.method.named_buffers()]:
-            if value.is_floating_point() and not bool(value.isfinite().all()):
-                raise self._not_finite(f"a value in {name}")
-
-    def _not_finite(self, what: str) -> UserError:
-        return UserError(
-            f"{what} is not finite at step {self.step}; lower --learning_rate or set --gradient_clip. "
-            f"The last good checkpoint is kept in {self.run_log.folder.checkpoints}"
-        )
 
     def on_train_epoch_end(self) -> None:
         """Evaluate, write the epoch's line, save.
@@ -357,19 +333,9 @@ class TrainingModule(pl.LightningModule):
 
     def _announce(self, epoch: int, values: dict[str, float]) -> None:
         assert self.progress is not None
-        epochs = self.args.optim.epochs
-        parts = [
-            f"Epoch {epoch + 1:0{len(str(epochs))}d}/{epochs} ({duration(self.time_s)})",
-            f"ETA {duration(self.progress.eta_s)}",
-        ]
         learning = self.method.phases.learning
         block = learning[0] if self.method.last not in learning else None  # in place of the network
-        parts += [block_name(block)] if block is not None else []
-        for split in (TRAIN, VAL, TEST):
-            if {metric_name(split, LOSS, block), metric_name(split, ACCURACY, block)} <= values.keys():
-                loss, accuracy = values[metric_name(split, LOSS, block)], values[metric_name(split, ACCURACY, block)]
-                parts.append(f"{split.capitalize()} loss={loss:.4f} acc={accuracy:.2f}%")
-        logger.info(" | ".join(parts))
+        logger.info(epoch_line(epoch, self.args.optim.epochs, self.time_s, self.progress.eta_s, values, block))
         self.progress.spoke()
 
     def state(self) -> dict[str, Any]:
@@ -395,8 +361,8 @@ class TrainingModule(pl.LightningModule):
         Raises:
             UserError: the disk refuses, or there is something in it that is not finite.
         """
-        self._check_finite(self.interval.read())
-        self._check_finite_state()
+        self._finite.totals(self.interval.read(), self.step)
+        self._finite.state(self.step)
         checkpoint.save_last(self.run_log.folder.checkpoints, self.state(), best=best)
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -6,15 +6,14 @@ process makes them itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from datamodules.base import Batch
 from engine.meter import Meter, Totals
 from engine.parallel.ranks import Ranks, first_set
-from engine.parallel.stage import Item, Stage, balance, joined, part_of
+from engine.parallel.stage import Course, Item, Stage, balance, joined, part_of
 from engine.parallel.wire import Receiver, Sender
 from engine.signals import StopRequest
 from methods._base import Method
@@ -42,49 +41,40 @@ class Processes:
         self._sender = None if self._is_last else Sender(ranks.rank_of(place + 1), data, via_host=host)
         self._busy_s = [0.0] * ranks.num_stages
 
-    def run(
-        self,
-        steps: Sequence[int],
-        batch: Callable[[int], Batch],
-        before: Totals,
-        advance: Callable[[int], None],
-        is_stopped: Callable[[], bool],
-    ) -> Totals:
+    def run(self, course: Course) -> Totals:
         """As `Layout.run`; only the first stage asks ``is_stopped``. All get all totals.
 
         Raises:
             PeerGone: another process ended.
         """
         ranks, stage = self._ranks, self._stage
-        mine = part_of(before, stage.blocks, is_last=self._is_last) if ranks.replica == 0 else Totals()
+        mine = part_of(course.before, stage.blocks, is_last=self._is_last) if ranks.replica == 0 else Totals()
         meter = Meter(mine)
-        for step in steps:
-            item = self._item(step, batch, is_stopped, more=step != steps[-1])
+        for step in course.steps:
+            item = self._item(step, course)
             if item is None:
                 break
             h_BCHW, output = stage.train(item)
             meter.add(output, item.batch.y_B)
             if self._sender is not None:
                 self._sender.put(step, h_BCHW)
-            advance(step)
+            course.advance(step)
         if self._sender is not None:
             self._sender.flush()
         return self._share(meter.read())
 
-    def _item(
-        self, step: int, batch: Callable[[int], Batch], is_stopped: Callable[[], bool], *, more: bool
-    ) -> Item | None:
+    def _item(self, step: int, course: Course) -> Item | None:
         """The stage's input at a step, or None at an early end, which the stages above are then told of."""
         if self._receiver is None:
-            has_ended, h_BCHW = self._ranks.any_sibling(is_stopped()), None
+            has_ended, h_BCHW = self._ranks.any_sibling(course.is_stopped()), None
         else:
-            h_BCHW = self._receiver.get(step, more=more)
+            h_BCHW = self._receiver.get(step, more=step != course.steps[-1])
             has_ended = h_BCHW is None
         if has_ended:
             if self._sender is not None:
                 self._sender.end()
             return None
-        drawn = self._ranks.share_of(batch(step))
+        drawn = self._ranks.share_of(course.batch(step))
         return self._stage.first_item(step, drawn) if h_BCHW is None else Item(step, self._stage.prepare(drawn), h_BCHW)
 
     def _share(self, mine: Totals) -> Totals:

@@ -47,25 +47,30 @@ class Rules:
     average: Callable[[torch.optim.Optimizer], None] = lambda optimizer: None
 
 
+@dataclass(frozen=True)
+class Course:
+    """A range of steps to take.
+
+    Attributes:
+        steps: their numbers, all of one epoch.
+        batch: the batch of a step.
+        before: totals to go on from.
+        advance: called with every step when it is done.
+        is_stopped: asked before every step whether to end early.
+    """
+
+    steps: Sequence[int]
+    batch: Callable[[int], Batch]
+    before: Totals
+    advance: Callable[[int], None]
+    is_stopped: Callable[[], bool]
+
+
 class Layout(Protocol):
     """Where the stages of a run are: it trains them on ranges of steps; between two calls nothing is under way."""
 
-    def run(
-        self,
-        steps: Sequence[int],
-        batch: Callable[[int], Batch],
-        before: Totals,
-        advance: Callable[[int], None],
-        is_stopped: Callable[[], bool],
-    ) -> Totals:
-        """Train on ``steps`` and wait until every stage is done with all of them.
-
-        Args:
-            steps: numbers of the steps.
-            batch: the batch of a step.
-            before: totals to go on from.
-            advance: called with every step when it is done.
-            is_stopped: asked before every step whether to end early.
+    def run(self, course: Course) -> Totals:
+        """Take the steps of ``course`` and wait until every stage is done with all of them.
 
         Returns:
             The totals.

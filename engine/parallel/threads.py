@@ -15,10 +15,9 @@ from typing import Protocol
 
 import torch
 
-from datamodules.base import Batch
 from engine.meter import Meter, Totals
 from engine.parallel.replay import ReplayBuffer
-from engine.parallel.stage import Item, Stage, balance, joined, part_of
+from engine.parallel.stage import Course, Item, Stage, balance, joined, part_of
 
 QUEUE_LENGTH = 2  # batches between two stages; more would cost memory and win nothing once both are busy
 _POLL_S = 0.2  # how soon a waiting stage learns that another one failed
@@ -54,23 +53,16 @@ class Threads:
         self._pool = ThreadPoolExecutor(len(stages), "stage", torch.set_num_threads, (threads,))
         self._failed = threading.Event()
 
-    def run(
-        self,
-        steps: Sequence[int],
-        batch: Callable[[int], Batch],
-        before: Totals,
-        advance: Callable[[int], None],
-        is_stopped: Callable[[], bool],
-    ) -> Totals:
+    def run(self, course: Course) -> Totals:
         """As `Layout.run`; ``batch`` is called in the first stage's thread, ``advance`` in the last one's."""
         self._failed.clear()
         self._inbox = self._links()
 
         def first(step: int) -> Item | None:
-            return None if is_stopped() else self.stages[0].first_item(step, batch(step))
+            return None if course.is_stopped() else self.stages[0].first_item(step, course.batch(step))
 
         places = range(len(self.stages))
-        jobs = [self._pool.submit(self._work, place, steps, first, before, advance) for place in places]
+        jobs = [self._pool.submit(self._work, place, course, first) for place in places]
         errors = [error for job in jobs if (error := job.exception()) is not None]
         for error in errors:
             if not isinstance(error, _Stopped):
@@ -90,19 +82,12 @@ class Threads:
         """End the threads."""
         self._pool.shutdown()
 
-    def _work(
-        self,
-        place: int,
-        steps: Sequence[int],
-        first: Callable[[int], Item | None],
-        before: Totals,
-        advance: Callable[[int], None],
-    ) -> Totals:
-        """One stage, for all ``steps``."""
+    def _work(self, place: int, course: Course, first: Callable[[int], Item | None]) -> Totals:
+        """One stage, for all steps."""
         stage, is_last = self.stages[place], place + 1 == len(self.stages)
-        meter, count = Meter(part_of(before, stage.blocks, is_last=is_last)), 0
+        meter, count = Meter(part_of(course.before, stage.blocks, is_last=is_last)), 0
         try:
-            for step in steps:
+            for step in course.steps:
                 item = first(step) if place == 0 else self._get(self._inbox[place])
                 if item is None:
                     break
@@ -110,10 +95,10 @@ class Threads:
                 meter.add(output, item.batch.y_B)
                 count += 1
                 if is_last:
-                    advance(step)
+                    course.advance(step)
                 else:
                     self._put(self._inbox[place + 1], Item(step, item.batch, h_BCHW))
-            if not is_last and count < len(steps):
+            if not is_last and count < len(course.steps):
                 self._put(self._inbox[place + 1], None)
             return meter.read()
         except BaseException:

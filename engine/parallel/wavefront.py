@@ -10,7 +10,7 @@ On a CPU, with the twin of CUDA graphs, the stages of a tick run one after the o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -20,7 +20,7 @@ from datamodules.base import Batch
 from datamodules.feed import Feed
 from engine.graph import StepGraph
 from engine.meter import Totals
-from engine.parallel.stage import joined, optimizer_of
+from engine.parallel.stage import Course, joined, optimizer_of
 from engine.recorders import Recorder
 from engine.static_step import StaticStep
 from methods._base import StepOutput
@@ -108,27 +108,20 @@ class Wavefront:
             assert above.in_BCHW is not None and below.out_BCHW is not None
             above.in_BCHW.copy_(below.out_BCHW)
 
-    def run(
-        self,
-        steps: Sequence[int],
-        batch: Callable[[int], Batch],
-        before: Totals,
-        advance: Callable[[int], None],
-        is_stopped: Callable[[], bool],
-    ) -> Totals:
+    def run(self, course: Course) -> Totals:
         """As `Layout.run`; all steps are of one epoch, and ``batch`` is not asked: the stages gather their own."""
-        depth, count, tick = len(self._graphs), len(steps), 0
+        depth, count, tick = len(self._graphs), len(course.steps), 0
         for program in self._programs:
-            program.begin(steps[0], before)
+            program.begin(course.steps[0], course.before)
         while tick < count + depth - 1:
-            if tick < count and is_stopped():
+            if tick < count and course.is_stopped():
                 count = tick  # the batches that are on their way still go through
                 continue
             self._tick([place for place in range(depth) if 0 <= tick - place < count])
             if tick >= depth - 1:
-                advance(steps[tick - depth + 1])
+                course.advance(course.steps[tick - depth + 1])
             tick += 1
-        num_images = before.num_images + count * self._feed.batch_size
+        num_images = course.before.num_images + count * self._feed.batch_size
         return joined([program.totals(num_images) for program in self._programs])
 
     def _tick(self, places: Sequence[int]) -> None:

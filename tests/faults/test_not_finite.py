@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.finite import FiniteCheck
 from engine.meter import Totals
-from engine.module import TrainingModule
 from tests.faults import inject
 from tests.faults.conftest import last_state, only_run, status
 from tests.faults.process import SMALL, finish
@@ -78,9 +78,8 @@ def test_a_signal_does_not_save_it(number: int, tmp_path: Path) -> None:
     ],
 )
 def test_names_of_losses(name: str, words: str) -> None:
-    class Stub:
-        def _not_finite(self, what: str) -> UserError:
-            return UserError(what)
-
-    with pytest.raises(UserError, match=f"^{words}$"):
-        TrainingModule._check_finite(Stub(), Totals(1, {"accuracy": math.nan, "block_02/loss": 1.0, name: math.nan}))
+    network = torch.nn.Linear(1, 1)
+    check = FiniteCheck(network, torch.optim.SGD(network.parameters()), Path("kept"))
+    totals = Totals(1, {"accuracy": math.nan, "block_02/loss": 1.0, name: math.nan})
+    with pytest.raises(UserError, match=f"^{words} is not finite at step 7;.* kept in kept$"):
+        check.totals(totals, 7)
