@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from datamodules.base import Batch, DataSpec
 from methods._base import Method, StepOutput, Traits
 from methods._coarse import CoarseLabels
 from methods._modules import Overlap, join
-from methods._records import BlockResult, Hidden, labelled
+from methods._records import BlockResult, Hidden, labelled, step_output
 from methods._sequential import Phases
 from methods._ssl import SslTask
 from methods._tasks import build_tasks
@@ -164,15 +164,7 @@ class LocalMethod(Method):
         done: dict[int, BlockResult] = {}
         for index in self.phases.learning:
             h_BCHW, done[index] = self.fill_block_grads(index, h_BCHW, batch, below)
-        return self.step_output(done)
-
-    def step_output(self, done: Mapping[int, BlockResult]) -> StepOutput:
-        """What the blocks in ``done`` gave, as one output; None for the others."""
-        blocks = range(self.backbone.num_blocks)
-        logits = [done[index].logits_BN if index in done else None for index in blocks]
-        losses = [done[index].loss if index in done else None for index in blocks]
-        parts = {f"{block_name(index)}/{name}": value for index in done for name, value in done[index].parts.items()}
-        return StepOutput(logits, losses, parts)
+        return step_output(self.backbone.num_blocks, done)
 
     def exit_logits(self, index: int, hidden: Hidden) -> Tensor | None:
         """Logits of the supervised block ``index``; a method whose heads do not all classify overrides it."""

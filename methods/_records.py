@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from consts import block_name
 from datamodules.base import Batch
+from methods._base import StepOutput
 
 
 class Hidden(NamedTuple):
@@ -34,3 +36,11 @@ def leading(x_BCHW: Tensor, batch: Batch) -> Tensor:
 def labelled(hidden: Hidden, batch: Batch) -> Hidden:
     """The part of ``hidden`` that belongs to labelled images."""
     return Hidden(*(leading(part, batch) for part in hidden))
+
+
+def step_output(num_blocks: int, done: Mapping[int, BlockResult]) -> StepOutput:
+    """What the blocks in ``done`` gave, as one output for ``num_blocks``; None for the others."""
+    blocks = range(num_blocks)
+    parts = {f"{block_name(index)}/{name}": value for index in done for name, value in done[index].parts.items()}
+    logits = [done[index].logits_BN if index in done else None for index in blocks]
+    return StepOutput(logits, [done[index].loss if index in done else None for index in blocks], parts)

@@ -47,7 +47,7 @@ from datamodules.base import Batch, DataSpec
 from methods._base import StepOutput, Traits
 from methods._heads import build_classifier
 from methods._local import Hidden, LocalMethod
-from methods._records import BlockResult
+from methods._records import BlockResult, step_output
 from objectives.classification import cross_entropy
 from schemas import CriticArgs
 
@@ -107,7 +107,7 @@ class LocalCritic(LocalMethod):
                 parts_below = done[index - 1].parts
                 done[index - 1] = done[index - 1]._replace(parts={**parts_below, CASCADE_LOSS: cascade})
             below_BN = logits_BN
-        return self.step_output(done)
+        return step_output(self.backbone.num_blocks, done)
 
     def fill_critic_grads(self, index: int, logits_BN: Tensor, next_BN: Tensor, y_B: Tensor) -> Tensor:
         """Train the critic of block ``index`` on its logits' graph and the next logits, and return its loss."""

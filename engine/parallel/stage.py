@@ -17,7 +17,7 @@ from engine.devices import autocast
 from engine.meter import Totals
 from methods._base import StepOutput
 from methods._local import LocalMethod
-from methods._records import BlockResult
+from methods._records import BlockResult, step_output
 
 
 class Item(NamedTuple):
@@ -134,7 +134,7 @@ class Stage:
         if self.delay_s:
             time.sleep(self.delay_s)
         self.busy_s += time.perf_counter() - begin
-        return h_BCHW, rules.method.step_output(done)
+        return h_BCHW, step_output(rules.method.backbone.num_blocks, done)
 
 
 def optimizer_of(optimizer: torch.optim.Optimizer, blocks: range) -> torch.optim.Optimizer:

@@ -25,7 +25,7 @@ from engine.recorders import Recorder
 from engine.static_step import StaticStep
 from methods._base import StepOutput
 from methods._local import LocalMethod
-from methods._records import BlockResult
+from methods._records import BlockResult, step_output
 from schemas import Args
 
 
@@ -60,7 +60,7 @@ class StaticStage(StaticStep):
         if self.out_BCHW is None:
             self.out_BCHW = torch.empty_like(h_BCHW)
         self.out_BCHW.copy_(h_BCHW)
-        return self._local.step_output(done)
+        return step_output(self._local.backbone.num_blocks, done)
 
 
 class Wavefront:
