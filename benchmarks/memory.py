@@ -9,11 +9,10 @@ import sys
 from argparse import Namespace
 
 from benchmarks import tables
+from benchmarks.footprint import EAGER_FREE
 
 VARIANTS = ("dgl", "dgl_sum_of_losses", "bp", "bp_autograd", "dgl_direct_global")
 STEPS = 2
-# glibc gives large freed blocks back at once, so that resident memory follows what is allocated.
-EAGER_FREE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def measure(options: Namespace) -> None:
