@@ -19,7 +19,8 @@ Cost:
 
 Deviations:
     1. The last d + 1 blocks are one module only where ``--module_ends`` says so; without it they have heads as well, of
-       the blocks that are left.
+       the blocks that are left. Even a single one has no BatchNorm if d is larger, as in their code, so that a head of
+       all that follows is the rest of the network; such an exit learns slowly (our study of the field's local rules).
     2. Shortcuts have no parameters, theirs a 1x1 convolution and a BatchNorm where the shape changes; weights start
        from PyTorch's law, theirs from He's.
     3. The rule is also applied to networks without residual blocks; the paper's CIFAR experiments are on ResNets.
