@@ -9,6 +9,7 @@ from torch import Tensor
 
 from consts import block_name
 from datamodules.base import Batch
+from layers.rows import rows
 from methods._base import StepOutput
 
 
@@ -29,8 +30,12 @@ class BlockResult(NamedTuple):
 
 def leading(x_BCHW: Tensor, batch: Batch) -> Tensor:
     """The part of ``x_BCHW`` that belongs to labelled images."""
-    num_labelled = batch.y_B.shape[0]
-    return x_BCHW if x_BCHW.shape[0] == num_labelled else x_BCHW[:num_labelled]
+    return rows(x_BCHW, 0, batch.y_B.shape[0])
+
+
+def trailing(x_BCHW: Tensor, batch: Batch) -> Tensor:
+    """The part of ``x_BCHW`` that belongs to images that a task appended last, as many as are labelled."""
+    return rows(x_BCHW, len(x_BCHW) - batch.y_B.shape[0], len(x_BCHW))
 
 
 def labelled(hidden: Hidden, batch: Batch) -> Hidden:

@@ -39,7 +39,7 @@ from torch import Tensor
 
 from consts import block_name
 from datamodules.base import Batch, DataSpec
-from methods._records import leading
+from methods._records import leading, trailing
 from methods._ssl import Reconstruction, appended
 from model import Backbone
 from objectives.reconstruction import masked_reconstruction_loss, reconstruction_target
@@ -64,7 +64,7 @@ class Restoration(Reconstruction):
 
     def pictures(self, index: int, features_BCHW: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The whole image, and what is drawn from the damaged one."""
-        drawn_BCHW = self.heads[block_name(index)](features_BCHW[-batch.y_B.shape[0] :])
+        drawn_BCHW = self.heads[block_name(index)](trailing(features_BCHW, batch))
         height, width = drawn_BCHW.shape[2:]
         return reconstruction_target(leading(batch.x_BCHW, batch), height, width), drawn_BCHW
 

@@ -43,7 +43,7 @@ from consts import block_name
 from datamodules.base import Batch, DataSpec
 from heads.classifiers import CLASSIFIERS
 from heads.decoder import decoder
-from methods._records import leading
+from methods._records import leading, trailing
 from model import Backbone, Shape
 from objectives.classification import cross_entropy
 from objectives.reconstruction import reconstruction_loss, reconstruction_target, shift_schedule
@@ -140,6 +140,6 @@ class Rotation(SslTask):
     def loss(self, index: int, features_BCHW: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy on the number of quarter turns."""
         num_labelled = batch.y_B.shape[0]
-        logits_BN = self.heads[block_name(index)](features_BCHW[-num_labelled:])
+        logits_BN = self.heads[block_name(index)](trailing(features_BCHW, batch))
         turns_B = torch.arange(num_labelled, device=batch.y_B.device) % self.NUM_TURNS
         return cross_entropy(logits_BN, turns_B)

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from consts import block_name
 from datamodules.base import Batch
 from heads.projection import projection
+from methods._records import leading
 from methods._ssl import SslTask
 from model import Shape
 from objectives.contrastive import supervised_contrastive
@@ -43,5 +44,5 @@ class SupervisedContrast(SslTask):
 
     def loss(self, index: int, features_BCHW: Tensor, batch: Batch) -> Tensor:
         """SupCon among the labelled images."""
-        z_BD = self.heads[block_name(index)](features_BCHW[: batch.y_B.shape[0]])
+        z_BD = self.heads[block_name(index)](leading(features_BCHW, batch))
         return supervised_contrastive(z_BD, batch.y_B, self.args.contrast_temperature)

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from consts import block_name
 from datamodules.base import Batch
 from heads.projection import projection
+from layers.rows import rows
 from methods._ssl import SslTask, appended
 from model import Shape
 from objectives.contrastive import simclr
@@ -58,5 +59,5 @@ class ViewContrast(SslTask):
         """
         if batch.second_BCHW is None:
             raise ValueError("SimCLR's loss needs a second view of every image; a Feed gives it with two_views")
-        z_VD = self.heads[block_name(index)](features_BCHW[: 2 * batch.y_B.shape[0]])
+        z_VD = self.heads[block_name(index)](rows(features_BCHW, 0, 2 * batch.y_B.shape[0]))
         return simclr(z_VD, self.args.simclr_temperature)

@@ -43,6 +43,7 @@ from heads.projection import NUM_EMBEDDED
 from methods._base import Traits
 from methods._heads import build_classifier
 from methods._local import Hidden, LocalMethod
+from methods._records import leading
 from methods._ssl import SslTask
 from model import Backbone, Shape
 from objectives.contrastive import supervised_contrastive
@@ -67,16 +68,15 @@ class PixelReconstruction(SslTask):
 
     def loss(self, index: int, features_BCHW: Tensor, batch: Batch) -> Tensor:
         """Binary cross-entropy of the pixels; images that a task appended are left out."""
-        drawn_BCHW = self.heads[block_name(index)](features_BCHW[: batch.y_B.shape[0]])
-        image_BCHW = batch.x_BCHW[: batch.y_B.shape[0]]
+        drawn_BCHW = self.heads[block_name(index)](leading(features_BCHW, batch))
+        image_BCHW = leading(batch.x_BCHW, batch)
         pixels_BCHW = (image_BCHW * self.std_C11 + self.mean_C11).clamp(0, 1)  # rounding may leave the interval
         return pixel_cross_entropy(drawn_BCHW, pixels_BCHW)
 
     def pictures(self, index: int, features_BCHW: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The image and what the decoder draws, both normalised."""
-        num_labelled = batch.y_B.shape[0]
-        pixels_BCHW = self.heads[block_name(index)](features_BCHW[:num_labelled]).sigmoid()
-        return batch.x_BCHW[:num_labelled], (pixels_BCHW - self.mean_C11) / self.std_C11
+        pixels_BCHW = self.heads[block_name(index)](leading(features_BCHW, batch)).sigmoid()
+        return leading(batch.x_BCHW, batch), (pixels_BCHW - self.mean_C11) / self.std_C11
 
 
 class InfoPro(LocalMethod):
