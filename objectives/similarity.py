@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from layers.deviation import deviation
+
 EPSILON = 1e-8  # added to the norms, as in anokland/local-loss
 
 
@@ -17,9 +19,10 @@ def similarity_matrix(x: Tensor) -> Tensor:
     batch. The diagonal is 1, or 0 where an image's features are all equal.
     """
     with torch.autocast(x.device.type, enabled=False):  # autocast would multiply in half precision
-        x = x.float() if x.dtype.itemsize < 4 else x
-        spatial = x.dim() == 4 and x.shape[1] > 3 and x.shape[2] > 1
-        x_BD = x.flatten(2).std(dim=2) if spatial else x.flatten(1)
+        if x.dim() == 4 and x.shape[1] > 3 and x.shape[2] > 1:
+            x_BD = deviation(x)
+        else:
+            x_BD = (x.float() if x.dtype.itemsize < 4 else x).flatten(1)
         centred_BD = x_BD - x_BD.mean(dim=1, keepdim=True)
         unit_BD = centred_BD / (torch.linalg.vector_norm(centred_BD, dim=1, keepdim=True) + EPSILON)
         return (unit_BD @ unit_BD.T).clamp(-1, 1)
