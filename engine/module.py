@@ -15,19 +15,16 @@ import pytorch_lightning as pl
 import torch
 from loguru import logger
 
-from consts import ACCURACY, RECONSTRUCTIONS, TEST, TRAIN, VAL, block_name, metric_name
-from datamodules.base import Batch
+from consts import ACCURACY, TEST, TRAIN, VAL, block_name, metric_name
 from datamodules.feed import Feed
-from diagnostics.reconstructions import reconstruction_grids
 from engine import checkpoint
 from engine.console import Progress, epoch_line
-from engine.devices import autocast
 from engine.evaluation import evaluate
 from engine.finite import FiniteCheck
 from engine.graph import StepGraph, Uncapturable
 from engine.meter import Meter, Totals
 from engine.observers import Observers
-from engine.optimizers import build_optimizer, rate_dtype, set_rate, update
+from engine.optimizers import build_optimizer
 from engine.parallel.processes import Processes
 from engine.parallel.ranks import Ranks
 from engine.parallel.stage import Course, Layout, Rules, Stage
@@ -36,15 +33,13 @@ from engine.parallel.wavefront import Wavefront
 from engine.parallel.world import Alone
 from engine.recorders import Recorder
 from engine.run_log import RunLog
-from engine.schedule import learning_rate
 from engine.signals import StopRequest
 from engine.static_step import StaticStep
+from engine.stepper import Stepper
 from methods._base import Method
 from methods._local import LocalMethod
 from schemas import Args
 from utils import Interrupted, UserError
-
-NUM_SHOWN = 8  # images in a grid of reconstructions
 
 
 class Chunks:
@@ -81,8 +76,8 @@ class TrainingModule(pl.LightningModule):
         self.args, self.method, self.feeds = args, method, feeds
         self.run_log, self.stop, self.observers = log, stop, observers
         self.optimizer = build_optimizer(args.optim, method)
-        self.steps_per_epoch = feeds[TRAIN].num_steps
-        self.num_steps = self.steps_per_epoch * args.optim.epochs
+        self.stepper = Stepper(args, method, feeds[TRAIN])
+        self.steps_per_epoch, self.num_steps = self.stepper.per_epoch, self.stepper.count
         self.step, self.train_s, self.time_s = 0, 0.0, 0.0
         self._clock = time.monotonic()
         self.best: dict[str, Any] = {"epoch": 0, "chosen": -1.0, "test": None}
@@ -99,8 +94,9 @@ class TrainingModule(pl.LightningModule):
         assert isinstance(self.method, LocalMethod)
         args, self.ranks, self.stages = self.args.run, ranks, stages
         delays = args.stage_delay or (0.0,) * len(stages)
-        rules = Rules(self.method, args.precision, self._seed_block, self._update)
+        rules = Rules(self.method, args.precision, self.stepper.seed_block, self.stepper.update)
         if isinstance(ranks, Ranks):
+            self.stepper.replica = ranks.replica
             rules = replace(rules, average=ranks.average)
             own = Stage(rules, stages[ranks.stage], self.optimizer, delays[ranks.stage])
             self.layout = Processes(ranks, own, stages, self.feeds[TRAIN].device, self.stop)
@@ -191,7 +187,7 @@ class TrainingModule(pl.LightningModule):
         self.epoch_totals = self.epoch_totals + totals
         self._finite.totals(totals, self.step)
         rate = (totals.num_images - before) / seconds
-        values = {"learning_rate": self._learning_rate(chunk[-1]), "images_per_second": rate}
+        values = {"learning_rate": self.stepper.rate(chunk[-1]), "images_per_second": rate}
         self.run_log.write("step", self._position(chunk[-1] // self.steps_per_epoch) | values | totals.means(TRAIN))
         if self.step % self.steps_per_epoch:  # the end of an epoch has its own place to stop
             self._save_and_leave()
@@ -200,15 +196,15 @@ class TrainingModule(pl.LightningModule):
         """Take the steps of ``chunk``, or those up to a signal."""
         if self.layout is not None:
             before = self.interval.read()
-            self.interval = Meter(self.layout.run(Course(chunk, self._batch, before, self._advance, self._is_stopped)))
+            course = Course(chunk, self.stepper.batch, before, self._advance, self._is_stopped)
+            self.interval = Meter(self.layout.run(course))
         elif self.graph is not None:
             self.interval = Meter(self.graph.run(chunk, self.interval.read(), self._advance, self._is_stopped))
         else:
             self._take_them_here(chunk)
             return
         if self.step > chunk[0]:  # leave optimiser and generators as the last step would by itself
-            set_rate(self.optimizer, self._learning_rate(self.step - 1))
-            self._seed_step(self.step - 1)
+            self.stepper.leave_as_after(self.optimizer, self.step - 1)
 
     def _take_them_here(self, chunk: range) -> None:
         for step in chunk:
@@ -237,41 +233,14 @@ class TrainingModule(pl.LightningModule):
             self.layout.collect(self.method, self.optimizer)
 
     def _take_step(self, step: int) -> None:
-        batch = self._batch(step)
-        for index in range(self.method.backbone.num_blocks):
-            self._seed_block(index, step)
-        with autocast(batch.x_BCHW.device, self.args.run.precision):
-            output = self.method.fill_grads(batch)
-        self._update(self.optimizer, step)
-        self.interval.add(output, batch.y_B)
+        self.interval.add(*self.stepper.take(self.optimizer, step))
         self._advance(step)
-
-    def _batch(self, step: int) -> Batch:
-        """The batch of a step; what is drawn for it as a whole depends on the step, not on the history."""
-        self._seed_step(step)
-        return self.feeds[TRAIN].batch(step // self.steps_per_epoch, step % self.steps_per_epoch)
-
-    def _seed_step(self, step: int) -> None:
-        torch.manual_seed(_mix(self.args.optim.seed, step))
-
-    def _seed_block(self, index: int, step: int) -> None:
-        place = index * 2**16 + self.ranks.replica * 2**40  # a block that was joined of many has many keys
-        key = _mix(_mix(self.args.optim.seed, step), place)
-        self.method.backbone.key_dropout(index, key)
-
-    def _update(self, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """Step the blocks whose groups ``optimizer`` has."""
-        update(optimizer, self._learning_rate(step), self.args.optim.gradient_clip)
 
     def _advance(self, step: int) -> None:
         """Step ``step`` is done."""
         self.step = step + 1
         assert self.progress is not None
         self.progress.advance(f"epoch {step // self.steps_per_epoch + 1}/{self.args.optim.epochs}")
-
-    def _learning_rate(self, step: int) -> float:
-        dtype = rate_dtype(self.feeds[TRAIN].device)
-        return learning_rate(self.args.optim, step, self.num_steps, dtype, self.method.phases.count)
 
     @property
     def _finite(self) -> FiniteCheck:
@@ -310,7 +279,7 @@ class TrainingModule(pl.LightningModule):
         self.run_log.write("epoch", self._position(epoch) | values)
         self._announce(epoch, values)
         if self.run_log.is_due or self.step == self.num_steps:
-            self._show_pictures(epoch)
+            self.observers.show(self.method, self.feeds[TEST], self.run_log, self._position(epoch))
         # The network has no accuracy before all its blocks have begun to learn, and no epoch before that is the best.
         chosen = values.get(metric_name(VAL if VAL in self.feeds else TEST, ACCURACY), self.best["chosen"])
         better = chosen > self.best["chosen"]
@@ -319,17 +288,6 @@ class TrainingModule(pl.LightningModule):
         self.time_s = time.monotonic() - self._clock
         self._write(best=better)
         self.run_log.draw()
-
-    def _show_pictures(self, epoch: int) -> None:
-        feed = self.feeds[TEST]
-        batch = feed.sample(NUM_SHOWN)
-        with autocast(batch.x_BCHW.device, self.args.run.precision):
-            grids = reconstruction_grids(self.method, batch, feed.spec)
-            confusion_NN = self.observers.confusion(self.method, feed)
-        pictures = {RECONSTRUCTIONS + block_name(index): grid for index, grid in grids.items()}
-        self.run_log.show(pictures | self.observers.pictures(self.method), self._position(epoch))
-        if confusion_NN is not None:
-            self.run_log.show_confusion(confusion_NN.tolist(), feed.spec.class_names, self._position(epoch))
 
     def _announce(self, epoch: int, values: dict[str, float]) -> None:
         assert self.progress is not None
@@ -377,8 +335,3 @@ class TrainingModule(pl.LightningModule):
             self.step, self.train_s, self.time_s = state["step"], state["train_s"], state["time_s"]
             self.best = state["best"]
             self.interval, self.epoch_totals = Meter(Totals(**state["interval"])), Totals(**state["epoch_totals"])
-
-
-def _mix(seed: int, step: int) -> int:
-    """One number from two, such that neighbouring seeds share no sequence (2^64 over the golden ratio spreads them)."""
-    return (seed * 0x9E3779B97F4A7C15 + step) % 2**63

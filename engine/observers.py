@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from consts import ALIGNMENT, CKA, FILTERS, GRADIENT_RATIO, INSIDE, PROBE_ACCURACY, block_name, metric_name
+from consts import (
+    ALIGNMENT,
+    CKA,
+    FILTERS,
+    GRADIENT_RATIO,
+    INSIDE,
+    PROBE_ACCURACY,
+    RECONSTRUCTIONS,
+    block_name,
+    metric_name,
+)
 from datamodules.base import ImageSet, Splits
 from datamodules.feed import EVALUATION_BATCH, Feed
 from datamodules.split import at_most
@@ -15,11 +25,15 @@ from diagnostics.alignment import gradient_alignment
 from diagnostics.confusion import confusion_matrix
 from diagnostics.features import PROBE_SIDE, block_features, block_grams, gram_cka, labels, probe_accuracy
 from diagnostics.filters import first_filters
+from diagnostics.reconstructions import reconstruction_grids
+from engine.devices import autocast
+from engine.run_log import RunLog
 from methods._base import Method
 from model import build_backbone
 from schemas import Args
 
 ALIGNMENT_IMAGES, PROBE_IMAGES, CKA_IMAGES = 256, 2000, 500  # at most
+NUM_SHOWN = 8  # images in a grid of reconstructions
 
 
 class Observers:
@@ -79,11 +93,22 @@ class Observers:
             for index in range(len(fit))
         }
 
-    def confusion(self, method: Method, feed: Feed) -> Tensor | None:
-        """Labels against guesses on a split, (N, N); None where it was not asked for."""
-        return confusion_matrix(method, feed) if "confusion" in self._chosen else None
+    def show(self, method: Method, feed: Feed, log: RunLog, position: dict[str, Any]) -> None:
+        """Log what the method's decoders draw of the first images of ``feed``, and the pictures that were asked for.
 
-    def pictures(self, method: Method) -> dict[str, Tensor]:
-        """Pictures by name, (H, W, 3) of uint8."""
-        grid = first_filters(method.backbone) if "filters" in self._chosen else None
-        return {} if grid is None else {FILTERS: grid}
+        Args:
+            method: what is trained.
+            feed: a split that is not trained on.
+            log: where they go.
+            position: the step and epoch they belong to.
+        """
+        batch = feed.sample(NUM_SHOWN)
+        with autocast(batch.x_BCHW.device, self._args.run.precision):
+            grids = reconstruction_grids(method, batch, self._spec)
+            confusion_NN = confusion_matrix(method, feed) if "confusion" in self._chosen else None
+        pictures = {RECONSTRUCTIONS + block_name(index): grid for index, grid in grids.items()}
+        if "filters" in self._chosen and (grid := first_filters(method.backbone)) is not None:
+            pictures[FILTERS] = grid
+        log.show(pictures, position)
+        if confusion_NN is not None:
+            log.show_confusion(confusion_NN.tolist(), self._spec.class_names, position)
