@@ -1,12 +1,13 @@
 """Every rule on one network: ``python experiments/studies/2026-11-21_local_rules/run.py NETWORK FOLDER SEED...``.
 
 Each run is a process of its own, forked so that nothing is imported twice; its memory is then its own as well. Seeds
-can be divided among several of these commands. ``--core`` leaves out the rules of earlier studies. Writes run folders
+and, with ``--rules bp,dgl``, rules can be divided among several of these commands. Writes run folders
 ``..._NETWORK_rule_seed``, and after each run a line of ``FOLDER/NETWORK_SEED.csv``.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import multiprocessing
 import os
@@ -33,6 +34,7 @@ RULES = {
     "predsim": "--predsim",
     "predsim_bio": "--predsim --bio",
     "auglocal": "--dgl --pred_aux_type auglocal",
+    "auglocal_1": "--dgl --pred_aux_type auglocal --aux_depth 1",
     "man": f"{GREEDY} --man",
     "supcon": f"{GREEDY} --supcon_loss_weight 0.5",
     "simclr": f"{GREEDY} --simclr_loss_weight 0.5",
@@ -47,7 +49,6 @@ RULES = {
     "dni": "--dni",
     "cdni": "--cdni",
 }
-CORE = 13  # of them with --core: those that this study is about
 
 
 def train(words: list[str], answer: multiprocessing.connection.Connection) -> None:
@@ -104,7 +105,11 @@ def study(network: str, folder: Path, seeds: list[str], names: list[str]) -> Non
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    words = [word for word in sys.argv[1:] if word != "--core"]
-    network, folder, *seeds = words
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    study(network, Path(folder), seeds, list(RULES)[: CORE if "--core" in sys.argv else None])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("network")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("seeds", nargs="+")
+    parser.add_argument("--rules", type=lambda text: text.split(","), default=list(RULES))
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    study(options.network, options.folder, options.seeds, options.rules)

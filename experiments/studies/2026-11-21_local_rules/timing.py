@@ -20,10 +20,10 @@ def main() -> None:
     """Time them, and write medians and ratios to back-propagation."""
     import torch
     from loguru import logger
-    from run import COMMON, CORE, RULES
+    from run import COMMON, RULES
 
     import cli
-    from benchmarks.on_gpu.runs import SPEC, Run, random_images
+    from benchmarks.on_gpu.runs import SPEC, Run, build_method, random_images
     from datamodules.feed import Feed
     from engine.devices import keep_freed_memory
 
@@ -32,13 +32,14 @@ def main() -> None:
     torch.set_num_threads(1)
     network, out = sys.argv[1:]
     images, runs = random_images(128 * STEPS), {}
-    for name in list(RULES)[:CORE]:
-        args = cli.parse([*COMMON.split(), *RULES[name].split(), "--model", network]).args
+    for name, flags in RULES.items():
+        args = cli.parse([*COMMON.split(), *flags.split(), "--model", network]).args
         assert args is not None
+        method = build_method(args, torch.device("cpu"))
         feed = Feed(
-            images, SPEC, 128, torch.device("cpu"), augment=args.data, two_views=name == "simclr"
+            images, SPEC, 128, torch.device("cpu"), augment=args.data, two_views=method.two_views
         )  # fmt: skip
-        runs[name] = Run(args, feed)
+        runs[name] = Run(args, feed, method)
     times: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(ROUNDS + 1):
         for name, run in runs.items():
