@@ -6,6 +6,7 @@ SETUP := setup
 endif
 
 ARGS ?=
+WORKERS ?= 2
 DEMO ?= --epochs 6 --batch_size 32 --wandb disabled
 
 .DEFAULT_GOAL := help
@@ -28,8 +29,9 @@ demo: $(SETUP) ## train with dgl and with back-propagation on small data in the 
 run: $(SETUP) ## a run: make run ARGS="--device cuda:0 --dgl"
 	@$(PY) main.py $(ARGS)
 
-test: $(SETUP) ## the tests; ARGS="-k name" picks some
-	@$(PY) -m pytest $(ARGS)
+# A file stays in one process: its tests share fixtures.
+test: $(SETUP) ## the tests, in WORKERS=2 processes; ARGS="-k name" picks some
+	@$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-faults: $(SETUP) ## every fault injected for real: kills, full disks, bad input (docs/reliability.md)
 	@$(PY) -m pytest tests/faults -m "" --timeout 600 --durations 10 $(ARGS)

@@ -1,17 +1,17 @@
 """Every rule on one network: ``python experiments/studies/2026-11-21_local_rules/run.py NETWORK FOLDER SEED...``.
 
-Each run is a process of its own, forked so that nothing is imported twice; its memory is then its own as well. Seeds
-and, with ``--rules bp,dgl``, rules can be divided among several of these commands. Writes run folders
-``..._NETWORK_rule_seed``, and after each run a line of ``FOLDER/NETWORK_SEED.csv``.
+Each run is a process of its own, forked so that nothing is imported twice. Seeds and, with ``--rules bp,dgl``, rules
+can be divided among several of these commands. Writes run folders ``..._NETWORK_rule_seed``, and after each run a line
+of ``FOLDER/NETWORK_SEED.csv``.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import multiprocessing
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -51,23 +51,11 @@ RULES = {
 }
 
 
-def train(words: list[str], answer: multiprocessing.connection.Connection) -> None:
-    """In a child: train, and answer with the summary and the memory beyond that of the forked process."""
+def train(words: list[str]) -> None:
+    """In a child."""
     import main
-    from engine import trainer
 
-    kept: list[dict] = []
-    run = trainer.run
-
-    def run_and_keep(job: trainer.Job) -> dict:
-        kept.append(run(job))
-        return kept[-1]
-
-    trainer.run = run_and_keep
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    code = main.main(words)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    answer.send((code, kept[0] if kept else {}, (peak - before) / 1024))
+    raise SystemExit(main.main(words))
 
 
 def study(network: str, folder: Path, seeds: list[str], names: list[str]) -> None:
@@ -75,9 +63,8 @@ def study(network: str, folder: Path, seeds: list[str], names: list[str]) -> Non
     import torch
 
     import engine.trainer
-    import main
 
-    assert main and engine.trainer  # loaded before any child is forked
+    assert engine.trainer  # loaded before any child is forked
 
     torch.set_num_threads(1)
     context = multiprocessing.get_context("fork")
@@ -85,13 +72,12 @@ def study(network: str, folder: Path, seeds: list[str], names: list[str]) -> Non
         for name in names:
             words = [*COMMON.split(), *RULES[name].split(), "--model", network, "--seed", seed]
             words += ["--path", str(folder), "--name", f"{network}_{name}_{seed}"]
-            mine, theirs = context.Pipe()
-            child = context.Process(target=train, args=(words, theirs))
+            child = context.Process(target=train, args=(words,))
             child.start()
-            theirs.close()
-            code, summary, memory_mib = mine.recv()
             child.join()
-            row = {"network": network, "rule": name, "seed": seed, "code": code, "memory_mib": round(memory_mib)}
+            *_, written = folder.glob(f"*_{network}_{name}_{seed}/summary.json")
+            summary = json.loads(written.read_text())
+            row = {"network": network, "rule": name, "seed": seed, "code": child.exitcode}
             row |= {key: summary.get(key) for key in ("final_test_accuracy", "train_s", "num_head_parameters")}
             row["blocks"] = " ".join("-" if x is None else f"{x:.2f}" for x in summary.get("block_test_accuracy", []))
             path = folder / f"{network}_{seed}.csv"
