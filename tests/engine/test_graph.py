@@ -149,7 +149,7 @@ def test_every_method_can_be_recorded(same, case: str) -> None:
     same(one.state_dict(), other.state_dict())
 
 
-@pytest.mark.parametrize("case", DRAWING)
+@pytest.mark.parametrize("case", sorted(DRAWING))
 def test_a_method_that_draws_is_not_recorded(case: str) -> None:
     args, method = small_args(), make_method(case).float()
     with pytest.raises(Uncapturable, match="its method draws random numbers in a step"):
