@@ -77,7 +77,6 @@ class TrainingModule(pl.LightningModule):
         self.run_log, self.stop, self.observers = log, stop, observers
         self.optimizer = build_optimizer(args.optim, method)
         self.stepper = Stepper(args, method, feeds[TRAIN])
-        self.steps_per_epoch, self.num_steps = self.stepper.per_epoch, self.stepper.count
         self.step, self.train_s, self.time_s = 0, 0.0, 0.0
         self._clock = time.monotonic()
         self.best: dict[str, Any] = {"epoch": 0, "chosen": -1.0, "test": None}
@@ -116,6 +115,16 @@ class TrainingModule(pl.LightningModule):
             self.layout = Wavefront(self.args, self.method, feed, self.optimizer, self.stages, recorder, self.step)
         except Uncapturable as error:
             raise UserError(f"--layer_parallel streams: a stage cannot be captured: {error}") from error
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Of an epoch."""
+        return self.stepper.per_epoch
+
+    @property
+    def num_steps(self) -> int:
+        """Of the run."""
+        return self.stepper.count
 
     @property
     def epoch(self) -> int:

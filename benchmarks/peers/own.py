@@ -23,6 +23,7 @@ from engine.observers import Observers
 from engine.run_folder import RunFolder
 from engine.run_log import RunLog
 from engine.signals import StopRequest
+from engine.stepper import Stepper
 from engine.trainer import make_feeds
 from engine.wandb_log import WandbLog
 from model import build_backbone
@@ -78,11 +79,12 @@ class Own:
 
     def losses(self, batches: Batches) -> list[float]:
         """See `Peer`."""
-        own, self.module.feeds[TRAIN] = self.module.feeds[TRAIN], cast(Feed, _Given(batches))
-        first, self.module.step, self.module.steps_per_epoch = self.module.step, 0, len(batches)
+        module = self.module
+        own, first = module.stepper, module.step
+        module.stepper, module.step = Stepper(module.args, module.method, cast(Feed, _Given(batches))), 0
         for _ in batches:
             self._chunk(1)
-        self.module.feeds[TRAIN], self.module.step, self.module.steps_per_epoch = own, first, own.num_steps
+        module.stepper, module.step = own, first
         lines = (self.module.run_log.folder.path / METRICS_FILE).read_text().splitlines()
         records: list[dict[str, Any]] = [json.loads(line) for line in lines[-len(batches) :]]
         return [record[metric_name(TRAIN, LOSS)] for record in records]
