@@ -49,7 +49,7 @@ def info_nce(predicted_AD: Tensor, positive_AD: Tensor, negative_AND: Tensor) ->
         part.float() if part.dtype.itemsize < 4 else part for part in (predicted_AD, positive_AD, negative_AND)
     )
     right_A1 = (predicted_AD * positive_AD).sum(1, keepdim=True)
-    wrong_AN = (negative_AND * predicted_AD[:, None]).sum(2)  # a product of matrices goes back four times as slowly
+    wrong_AN = (negative_AND * predicted_AD[:, None]).sum(2)  # as a product of matrices it goes back more slowly
     return (torch.cat((right_A1, wrong_AN), 1).logsumexp(1) - right_A1[:, 0]).mean()
 
 

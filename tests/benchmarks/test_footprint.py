@@ -15,6 +15,10 @@ from utils import UsageError
     ("words", "said"),
     [
         (["report", "x"], "allowed are the flags of a training run"),
+        (
+            ["--dgl", "--precision", "fp32", "--layer_parallel", "threads"],
+            "--layer_parallel and --compile have no effect",
+        ),
         (["--dgl"], "--precision auto: the memory goes by it; give fp32 or bf16"),
     ],
 )
