@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 POOL = "M"
 
 
-class Layout(NamedTuple):
+class Architecture(NamedTuple):
     """What distinguishes one network from another.
 
     Attributes:
@@ -42,35 +42,35 @@ class Layout(NamedTuple):
         return len({*self.channels}) - 1 if self.residual else len(self.channels) - self.num_blocks
 
 
-def _layout(text: str, **settings: Any) -> Layout:
-    return Layout(tuple(word if word == POOL else int(word) for word in text.split()), **settings)
+def _plain(text: str, **settings: Any) -> Architecture:
+    return Architecture(tuple(word if word == POOL else int(word) for word in text.split()), **settings)
 
 
-def _resnet(depth: int) -> Layout:
+def _resnet(depth: int) -> Architecture:
     """He et al. (arXiv 1512.03385, section 4.2): a convolution, three stages of (depth - 2) / 6 residual blocks."""
     widths = (16, *(width for width in (16, 32, 64) for _ in range((depth - 2) // 6)))
-    return Layout(widths, mlp_n_hidden_layers=0, residual=True)
+    return Architecture(widths, mlp_n_hidden_layers=0, residual=True)
 
 
 # BasicCNN: the first network of AlonNT/Thesis (commit f92ea47). The others are its VGG table (commit dbd2533): the
 # plain names are Simonyan & Zisserman (arXiv 1409.1556, table 1) with a linear classifier on the 1x1 map that five
 # pools leave of 32x32; "c" has three pools; "b" is Nokland & Eidnes (arXiv 1901.06656); "s" are small three-block ones.
-NETWORKS: dict[str, Layout] = {
-    "BasicCNN": _layout("128 M 128 M 128 M", kernel_size=5, mlp_hidden_dim=256),
-    "VGGs": _layout("8 M 16 M 32 M"),
-    "VGGsw": _layout("64 M 128 M 256 M"),
-    "VGGsxw": _layout("128 M 256 M 512 M"),
-    "VGG8b": _layout("128 256 M 256 512 M 512 M 512 M"),
-    "VGG8c": _layout("64 128 M 256 256 M 512 512 M"),
-    "VGG11": _layout("64 M 128 M 256 256 M 512 512 M 512 512 M", mlp_n_hidden_layers=0),
-    "VGG11b": _layout("128 128 128 256 M 256 512 M 512 512 M 512 M"),
-    "VGG11c": _layout("64 128 M 256 256 M 512 512 512 512 M"),
-    "VGG13": _layout("64 64 M 128 128 M 256 256 M 512 512 M 512 512 M", mlp_n_hidden_layers=0),
-    "VGG13c": _layout("64 64 128 128 M 256 256 M 512 512 512 512 M"),
-    "VGG16": _layout("64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M", mlp_n_hidden_layers=0),
-    "VGG16c": _layout("64 64 128 128 M 256 256 256 M 512 512 512 512 512 512 M"),
-    "VGG19": _layout("64 64 M 128 128 M 256 256 256 256 M 512 512 512 512 M 512 512 512 512 M", mlp_n_hidden_layers=0),
-    "VGG19c": _layout("64 64 128 128 M 256 256 256 256 M 512 512 512 512 512 512 512 512 M"),
+NETWORKS: dict[str, Architecture] = {
+    "BasicCNN": _plain("128 M 128 M 128 M", kernel_size=5, mlp_hidden_dim=256),
+    "VGGs": _plain("8 M 16 M 32 M"),
+    "VGGsw": _plain("64 M 128 M 256 M"),
+    "VGGsxw": _plain("128 M 256 M 512 M"),
+    "VGG8b": _plain("128 256 M 256 512 M 512 M 512 M"),
+    "VGG8c": _plain("64 128 M 256 256 M 512 512 M"),
+    "VGG11": _plain("64 M 128 M 256 256 M 512 512 M 512 512 M", mlp_n_hidden_layers=0),
+    "VGG11b": _plain("128 128 128 256 M 256 512 M 512 512 M 512 M"),
+    "VGG11c": _plain("64 128 M 256 256 M 512 512 512 512 M"),
+    "VGG13": _plain("64 64 M 128 128 M 256 256 M 512 512 M 512 512 M", mlp_n_hidden_layers=0),
+    "VGG13c": _plain("64 64 128 128 M 256 256 M 512 512 512 512 M"),
+    "VGG16": _plain("64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M", mlp_n_hidden_layers=0),
+    "VGG16c": _plain("64 64 128 128 M 256 256 256 M 512 512 512 512 512 512 M"),
+    "VGG19": _plain("64 64 M 128 128 M 256 256 256 256 M 512 512 512 512 M 512 512 512 512 M", mlp_n_hidden_layers=0),
+    "VGG19c": _plain("64 64 128 128 M 256 256 256 256 M 512 512 512 512 512 512 512 512 M"),
     "ResNet20": _resnet(20),
     "ResNet32": _resnet(32),
     "ResNet110": _resnet(110),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from consts import NETWORKS, POOL, Layout
+from consts import NETWORKS, POOL, Architecture
 from layers.convolution import Conv2d
 from layers.pooling import AvgPool2d
 from schemas import ModelArgs
@@ -261,44 +261,45 @@ def build_backbone(args: ModelArgs, spec: InputSpec, num_skipped_blocks: int = 0
     Raises:
         UsageError: the images are too small for the network's pools.
     """
-    layout = NETWORKS[args.model]
+    architecture = NETWORKS[args.model]
     image = Shape(spec.num_channels, spec.height, spec.width)
-    smallest = 2**layout.num_halvings
+    smallest = 2**architecture.num_halvings
     if min(image.height, image.width) < smallest:
         raise UsageError(
-            f"--model {args.model} halves the image {layout.num_halvings} times and needs {smallest}x{smallest} pixels "
-            f"or more, but these images are {image.height}x{image.width}: choose one with fewer pools, as BasicCNN"
+            f"--model {args.model} halves the image {architecture.num_halvings} times and needs "
+            f"{smallest}x{smallest} pixels or more, but these images are {image.height}x{image.width}: choose one with "
+            "fewer pools, as BasicCNN"
         )
-    build = residual_blocks if layout.residual else plain_blocks
-    blocks = build(layout, image, num_skipped_blocks, args)
+    build = residual_blocks if architecture.residual else plain_blocks
+    blocks = build(architecture, image, num_skipped_blocks, args)
     shape = blocks[-1].out_shape
     average: list[nn.Module] = []
-    if layout.residual:
+    if architecture.residual:
         average, shape = [AvgPool2d((shape.height, shape.width))], Shape(shape.channels, 1, 1)
     assert args.mlp_n_hidden_layers is not None and args.mlp_hidden_dim is not None  # resolved by the schema
     classifier = mlp(shape.num_features, spec.num_classes, args.mlp_n_hidden_layers, args.mlp_hidden_dim)
     return Backbone(blocks, nn.Sequential(*average, *classifier))
 
 
-def plain_blocks(layout: Layout, shape: Shape, num_skipped_blocks: int, args: ModelArgs) -> list[Block]:
+def plain_blocks(architecture: Architecture, shape: Shape, num_skipped_blocks: int, args: ModelArgs) -> list[Block]:
     """One block for each convolution, with the pool that follows it."""
     blocks: list[Block] = []
-    for entry, following in zip(layout.channels, (*layout.channels[1:], None), strict=True):
+    for entry, following in zip(architecture.channels, (*architecture.channels[1:], None), strict=True):
         if isinstance(entry, int):
             channels = None if len(blocks) < num_skipped_blocks else entry
-            blocks.append(convolutional_block(shape, channels, layout.kernel_size, following == POOL, args))
+            blocks.append(convolutional_block(shape, channels, architecture.kernel_size, following == POOL, args))
             shape = blocks[-1].out_shape
     return blocks
 
 
-def residual_blocks(layout: Layout, shape: Shape, num_skipped_blocks: int, args: ModelArgs) -> list[Block]:
+def residual_blocks(architecture: Architecture, shape: Shape, num_skipped_blocks: int, args: ModelArgs) -> list[Block]:
     """A convolution, then residual blocks."""
     blocks: list[Block] = []
-    for index, (before, width) in enumerate(zip((None, *layout.channels), layout.channels, strict=False)):
+    for index, (before, width) in enumerate(zip((None, *architecture.channels), architecture.channels, strict=False)):
         assert isinstance(width, int)
         channels = None if index < num_skipped_blocks else width
         if before is None:
-            blocks.append(convolutional_block(shape, channels, layout.kernel_size, False, args, bias=False))
+            blocks.append(convolutional_block(shape, channels, architecture.kernel_size, False, args, bias=False))
         else:
             blocks.append(residual_block(shape, channels, width != before, args))
         shape = blocks[-1].out_shape

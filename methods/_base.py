@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -42,6 +42,22 @@ class StepOutput:
     logits: Sequence[Tensor | None]
     losses: Sequence[Tensor | None]
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class BlockResult(NamedTuple):
+    """What training a block on one batch gave, without a graph; ``parts`` are the terms of its loss by name, if any."""
+
+    loss: Tensor
+    logits_BN: Tensor | None
+    parts: Mapping[str, Tensor]
+
+
+def step_output(num_blocks: int, done: Mapping[int, BlockResult]) -> StepOutput:
+    """Combine block results to one output for ``num_blocks``; None for the blocks that are not in ``done``."""
+    blocks = range(num_blocks)
+    parts = {f"{block_name(index)}/{name}": value for index in done for name, value in done[index].parts.items()}
+    logits = [done[index].logits_BN if index in done else None for index in blocks]
+    return StepOutput(logits, [done[index].loss if index in done else None for index in blocks], parts)
 
 
 class Method(nn.Module, ABC):

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from consts import CPC_LOSS, PRED_LOSS, SIMCLR_LOSS, SSL_LOSS, SUPCON_LOSS, block_name
 from datamodules.base import Batch, DataSpec
-from methods._base import Method, StepOutput, Traits
+from methods._base import BlockResult, Method, StepOutput, Traits, step_output
 from methods._coarse import CoarseLabels
 from methods._modules import Overlap, join
-from methods._records import BlockResult, Hidden, labelled, step_output
+from methods._records import Hidden, labelled
 from methods._sequential import Phases
 from methods._ssl import SslTask
 from methods._tasks import build_tasks

@@ -44,10 +44,9 @@ from torch.nn import functional as F
 
 from consts import CASCADE_LOSS
 from datamodules.base import Batch, DataSpec
-from methods._base import StepOutput, Traits
+from methods._base import BlockResult, StepOutput, Traits, step_output
 from methods._heads import build_classifier
 from methods._local import Hidden, LocalMethod
-from methods._records import BlockResult, step_output
 from objectives.classification import cross_entropy
 from schemas import CriticArgs
 

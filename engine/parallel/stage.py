@@ -15,9 +15,8 @@ from consts import block_name
 from datamodules.base import Batch
 from engine.devices import autocast
 from engine.meter import Totals
-from methods._base import StepOutput
+from methods._base import BlockResult, StepOutput, step_output
 from methods._local import LocalMethod
-from methods._records import BlockResult, step_output
 
 
 class Item(NamedTuple):

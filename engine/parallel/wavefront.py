@@ -23,9 +23,8 @@ from engine.meter import Totals
 from engine.parallel.stage import Course, joined, optimizer_of
 from engine.recorders import Recorder
 from engine.static_step import StaticStep
-from methods._base import StepOutput
+from methods._base import BlockResult, StepOutput, step_output
 from methods._local import LocalMethod
-from methods._records import BlockResult, step_output
 from schemas import Args
 
 
