@@ -127,15 +127,19 @@ LOSS, ACCURACY = "loss", "accuracy"
 INSIDE = "inside"  # stands for the split in the names of what --diagnostics measures
 ALIGNMENT, GRADIENT_RATIO = "alignment", "gradient_ratio"
 PROBE_ACCURACY, CKA = "probe_accuracy", "cka_"  # the second begins a name: inside/block_00/cka_block_02
-# The parts of a block's loss where it has several, without their weights.
-PRED_LOSS, SSL_LOSS, SUPCON_LOSS, RECONSTRUCTION_LOSS = "pred_loss", "ssl_loss", "supcon_loss", "reconstruction_loss"
+# The parts of a block's loss where it has several, without their weights; those of tasks are made by `loss_name`.
+PRED_LOSS = "pred_loss"  # the method's own
 CASCADE_LOSS = "cascade_loss"  # what a critic learns from; no part of its block's
-SIMCLR_LOSS, CPC_LOSS = "simclr_loss", "cpc_loss"
 
 
 def block_name(index: int) -> str:
     """Name of block ``index`` (from 0) in metrics, parameter groups and state dicts: ``block_03``."""
     return f"block_{index:02d}"
+
+
+def loss_name(task: str) -> str:
+    """Name of the loss of an auxiliary task: ``supcon_loss``."""
+    return f"{task}_{LOSS}"
 
 
 def metric_name(split: str, quantity: str, block: int | None = None) -> str:

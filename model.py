@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from consts import NETWORKS, POOL, Architecture
 from layers.convolution import Conv2d
+from layers.dropout import Dropout
 from layers.pooling import AvgPool2d
+from layers.saved import SavedBytes
 from schemas import ModelArgs
 from utils import UsageError
 
@@ -60,29 +65,6 @@ def mlp(num_features: int, num_classes: int, n_hidden_layers: int, hidden_dim: i
         layers += [nn.Linear(num_features, hidden_dim), nn.ReLU(inplace=True)]
         num_features = hidden_dim
     return nn.Sequential(*layers, nn.Linear(num_features, num_classes))
-
-
-class Dropout(nn.Module):
-    """Dropout whose mask depends on a key alone, where it has one.
-
-    torch's own draws from the one generator of the process, whose state depends on what other blocks have drawn.
-
-    Attributes:
-        key: below 2^63, set before every training step; None for torch's generator.
-    """
-
-    def __init__(self, prob: float) -> None:
-        super().__init__()
-        self.prob = prob
-        self.key: int | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Set values to zero with probability ``prob`` and scale the others by ``1 / (1 - prob)``; only in training."""
-        if not self.training or self.key is None:
-            return F.dropout(x, self.prob, self.training)
-        generator = torch.Generator(x.device).manual_seed(self.key)
-        drawn = torch.rand(x.shape, generator=generator, device=x.device)
-        return x.masked_fill(drawn < self.prob, 0) / (1 - self.prob)
 
 
 class Block(nn.Module):
@@ -304,3 +286,61 @@ def residual_blocks(architecture: Architecture, shape: Shape, num_skipped_blocks
             blocks.append(residual_block(shape, channels, width != before, args))
         shape = blocks[-1].out_shape
     return blocks
+
+
+def join(backbone: Backbone, ends: Sequence[int], first: int) -> Backbone:
+    """The same network with the blocks from ``first`` on joined to modules, of which ``ends`` are the last blocks.
+
+    The last block may be left out of ``ends``; blocks before ``first`` stay as they are.
+    """
+    blocks = [backbone.block(index) for index in range(backbone.num_blocks)]
+    starts = [first, *(end + 1 for end in ends if end + 1 < len(blocks))]
+    modules = [merged(blocks[start:after]) for start, after in zip(starts, [*starts[1:], len(blocks)], strict=True)]
+    return Backbone([*blocks[:first], *modules], backbone.classifier)
+
+
+def sum_of_squares(first: float, rest: float) -> float:
+    """Price of a division for `cut`: as equal as can be."""
+    return first**2 + rest
+
+
+def cut(costs: Sequence[float], num_parts: int, price: Callable[[float, float], float]) -> tuple[int, ...]:
+    """The index of the last element of each of ``num_parts`` runs of neighbours, none empty, of the least price.
+
+    Args:
+        costs: of every element, in order; at least as many as parts.
+        num_parts: how many.
+        price: of a division, from the cost of its first run and the price of the rest (0 where nothing is left):
+            `sum_of_squares`, or ``max`` for the cheapest dearest run.
+
+    Of several such divisions it is the one whose runs end first. Dynamic programming, exact.
+    """
+    sums, count = [0, *accumulate(costs)], len(costs)
+    best: dict[int, tuple[float, tuple[int, ...]]] = {count: (0, ())}  # of what begins at a position, in so many parts
+    for parts in range(1, num_parts + 1):
+        best = {
+            start: min(
+                (price(sums[after] - sums[start], best[after][0]), (after - 1, *best[after][1]))
+                for after in range(start + 1, count + 1)
+                if after in best
+            )
+            for start in range(count - parts + 1)
+        }
+    return best[0][1]
+
+
+def block_costs(backbone: Backbone, spec: InputSpec, kind: str) -> list[int]:
+    """What every block costs: ``equal`` 1, ``flops`` its operations, ``memory`` bytes kept for the backward pass.
+
+    Nothing is computed: a copy of the blocks runs on the meta device, forward, on two images.
+    """
+    if kind == "equal":
+        return [1] * backbone.num_blocks
+    x_BCHW = torch.empty(2, spec.num_channels, spec.height, spec.width, device="meta")
+    found = []
+    for block in copy.deepcopy(backbone.blocks).to("meta"):
+        counter, saved = FlopCounterMode(display=False), SavedBytes(block.parameters())
+        with counter, saved.hooks:
+            x_BCHW = block(x_BCHW).detach()
+        found.append(counter.get_total_flops() if kind == "flops" else saved.peak_bytes)
+    return found

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from cli.build import SHORT, evaluate_parser, report_parser, sweep_parser, train_parser
 from cli.messages import explain
-from cli.settings import Item, check_effects, check_inner_blocks, check_needs, read_config, read_resumed, read_run
+from cli.settings import Item, check_effects, check_needs, read_config, read_resumed, read_run
 from consts import PROGRAM
 from schemas import DEFAULT_METHOD, Args, build_args, method_sections
 from sections.fields import FALSE_WORDS, TRUE_WORDS
@@ -148,8 +148,7 @@ def _train_command(words: Sequence[str], text: str) -> Command:
     values["method"] = Item(method, "--method")
     values, warnings = check_effects(values, method)
     args = _validated(values)
-    check_needs(values, args.flat(), method)
-    check_inner_blocks(values, args.num_modules)
+    check_needs(values, args)
     return Command(
         "print_config" if space["print_config"] else "train", text, args, warnings=[*warnings, *args.warnings()]
     )

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
+
+from pydantic.fields import FieldInfo
 
 from cli.messages import choices, is_boolean, is_list, range_text
 from consts import PROGRAM
 from schemas import SECTIONS, MethodArgs, method_sections
-from sections.fields import Section, extra
+from sections.fields import Composite, Section, extra, fields_of, own_fields
 from utils import EXIT_USAGE, did_you_mean, printable
 
 SHORT = "method="  # destination of --dgl and its like; the equals sign keeps it apart from every setting
@@ -54,8 +56,7 @@ def _add_switch(group: argparse._ActionsContainer, name: str, dest: str, help_te
     group.add_argument(f"--no_{name}", dest=dest, action="store_const", const="false", default=absent, help=absent)
 
 
-def _add_setting(group: argparse._ArgumentGroup, section: type[Section], name: str) -> None:
-    field = section.model_fields[name]
+def _add_setting(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:
     facts = [f"default {extra(field, 'shown') or _shown(field.default)}", extra(field, "unit"), range_text(field)]
     words = ",".join(choices(field))
     if len(words) >= 60:
@@ -70,29 +71,38 @@ def _add_setting(group: argparse._ArgumentGroup, section: type[Section], name: s
 
 
 def _title(section: type[Section]) -> str:
-    return (section.__doc__ or "").rstrip(".")
+    return (section.__doc__ or "").partition("\n")[0].rstrip(".")
 
 
 def _add_methods(parser: Parser, method: str | None) -> None:
-    """A group for what all methods have, one for each family and each method; with ``method``, only its own."""
+    """What all methods have, then the option groups, then what each method has; with ``method``, only what it takes."""
     general = parser.add_argument_group(_title(MethodArgs))
     names = "{" + ",".join(sorted(method_sections())) + "}"
     text = f"{MethodArgs.model_fields['method'].description} [default {MethodArgs.model_fields['method'].default}]"
     general.add_argument("--method", metavar=names, default=argparse.SUPPRESS, help=text)
     for name in method_sections():
         _add_switch(general, name, f"{SHORT}{name}", f"short for --method {name}")
-    groups = {MethodArgs: general}
+    chosen = [section for name, section in method_sections().items() if method in (None, name)]
+    owners: dict[type[Section], argparse._ArgumentGroup] = {MethodArgs: general}
     done = {"method"}
-    for name, section in method_sections().items():
-        if method not in (None, name):
-            continue
-        for owner in reversed([cls for cls in section.__mro__ if issubclass(cls, MethodArgs)]):
-            own = [key for key in owner.__annotations__ if key in section.model_fields and key not in done]
+    for section in chosen:
+        settings = fields_of(section)
+        around: list[type[Section]] = [MethodArgs, *_groups(section), section]
+        for owner in around:
+            own = [name for name in own_fields(owner) if name not in done]
             done.update(own)
-            if own and owner not in groups:
-                groups[owner] = parser.add_argument_group(_title(owner))
-            for key in own:
-                _add_setting(groups[owner], section, key)
+            if own and owner not in owners:
+                owners[owner] = parser.add_argument_group(_title(owner))
+            for name in own:
+                # A rule's own declaration of a group's setting shows in the help of that rule alone.
+                _add_setting(owners[owner], name, settings[name] if method else own_fields(owner)[name])
+
+
+def _groups(section: type[Section]) -> Iterator[type[Section]]:
+    """The option groups of a section, and theirs."""
+    for group in section.GROUPS if issubclass(section, Composite) else ():
+        yield group
+        yield from _groups(group)
 
 
 def train_parser(method: str | None = None, *, with_help: bool = True) -> Parser:
@@ -120,8 +130,8 @@ def train_parser(method: str | None = None, *, with_help: bool = True) -> Parser
             _add_methods(parser, method)
             continue
         group = parser.add_argument_group(_title(section))
-        for name in section.model_fields:
-            _add_setting(group, section, name)
+        for name, field in own_fields(section).items():
+            _add_setting(group, name, field)
     return parser
 
 

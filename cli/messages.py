@@ -10,8 +10,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from cli.settings import Item
-from schemas import sections_for
-from sections.fields import Section
+from schemas import settings_of
 from utils import did_you_mean
 
 _LIMITS = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
@@ -59,7 +58,7 @@ def explain(error: ValidationError, given: Mapping[str, Item]) -> str:
     """The first thing that is wrong, as one line with its source, the value and what is allowed."""
     first = error.errors()[0]
     names = [part for part in first["loc"] if isinstance(part, str)]
-    fields = _fields(given)
+    fields = settings_of(str(given["method"].value))
     name = next((part for part in reversed(names) if part in fields), None)
     message = first["msg"].removeprefix("Value error, ")
     if name is None or name not in given:
@@ -73,8 +72,3 @@ def explain(error: ValidationError, given: Mapping[str, Item]) -> str:
 
 def _nearest(value: Any, field: FieldInfo) -> str:
     return did_you_mean(str(value), choices(field))
-
-
-def _fields(given: Mapping[str, Item]) -> dict[str, FieldInfo]:
-    sections: dict[str, type[Section]] = sections_for(str(given["method"].value))
-    return {name: field for section in sections.values() for name, field in section.model_fields.items()}

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from consts import CONFIG_FILE
-from schemas import HARMLESS, SECTIONS, method_sections, sections_for
-from sections.fields import FALSE_WORDS, TRUE_WORDS, Above, Below, Other, Section, extra
+from schemas import HARMLESS, SECTIONS, Args, fact_words, method_sections, settings_of
+from sections.combine import idle
+from sections.fields import FALSE_WORDS, TRUE_WORDS, Section, fields_of
 from utils import UsageError, did_you_mean
-
-INNER_BLOCKS_ONLY = ("ssl", "supcon_loss_weight", "simclr_loss_weight", "cpc_loss_weight", "man")
 
 
 class Item(NamedTuple):
@@ -33,7 +32,7 @@ def all_sections() -> dict[str, list[type[Section]]]:
 
 def known_names() -> set[str]:
     """Names of all settings of all methods."""
-    return {name for sections in all_sections().values() for section in sections for name in section.model_fields}
+    return {name for sections in all_sections().values() for section in sections for name in fields_of(section)}
 
 
 def read_config(path: Path) -> dict[str, Item]:
@@ -65,7 +64,7 @@ def _flatten(path: Path, content: Mapping[Any, Any]) -> Iterator[tuple[str, Any]
             owners = all_sections().get(key)
             if owners is None:
                 raise UsageError(f"{path}: unknown section {key!r}; there are {', '.join(SECTIONS)}")
-            names, entries = {name for owner in owners for name in owner.model_fields}, value.items()
+            names, entries = {name for owner in owners for name in fields_of(owner)}, value.items()
         else:
             names, entries = known_names(), [(key, value)]  # type: ignore[assignment]
         for name, entry in entries:
@@ -134,62 +133,36 @@ def check_effects(values: Mapping[str, Item], method: str) -> tuple[dict[str, It
     Raises:
         UsageError: a flag has no effect with the other settings.
     """
-    fields = {name: field for section in sections_for(method).values() for name, field in section.model_fields.items()}
+    fields = settings_of(method)
     kept, warnings = {}, []
     for name, item in values.items():
         if name in fields:
             kept[name] = item
         elif item.is_flag:
-            owners = ", ".join(other for other, section in method_sections().items() if name in section.model_fields)
+            owners = ", ".join(other for other, section in method_sections().items() if name in fields_of(section))
             raise UsageError(f"{item.source} has no effect with --method {method}; it belongs to: {owners}")
-        else:
+        elif not _is_default(name, item.value):
             warnings.append(f"{item.source} has no effect with --method {method} and is left out")
     return kept, warnings
 
 
-def check_needs(values: Mapping[str, Item], settings: Mapping[str, Any], method: str) -> None:
-    """Refuse a flag whose `needs` the resolved settings do not meet.
+def _is_default(name: str, value: Any) -> bool:
+    """Whether a rule that has the setting would do the same without it, as files that hold every setting have it."""
+    fields = (fields_of(section) for section in method_sections().values())
+    return any(name in known and value == known[name].default for known in fields)
+
+
+def check_needs(values: Mapping[str, Item], args: Args) -> None:
+    """Refuse a flag whose ``needs`` the resolved settings do not meet.
 
     Raises:
         UsageError: naming the flag and what it needs.
     """
-    fields = {name: field for section in sections_for(method).values() for name, field in section.model_fields.items()}
-
-    def check(flag: str, name: str) -> None:
-        if any(settings[other] in wanted for other, wanted in (extra(fields[name], "unless") or {}).items()):
-            return
-        for other, wanted in (extra(fields[name], "needs") or {}).items():
-            if settings[other] not in wanted:
-                raise UsageError(f"{flag} has no effect: it needs {_need(other, wanted)}")
-            check(flag, other)  # what it needs must itself have an effect
-
-    for name in fields:
-        if name in values and values[name].is_flag:
-            check(values[name].source, name)
+    fields, facts = args.fields(), args.facts()
+    for name, item in values.items():
+        if item.is_flag and not _is_off(item.value) and (needed := idle(name, fields, facts, fact_words())):
+            raise UsageError(f"{item.source} has no effect: it needs {needed}")
 
 
-def check_inner_blocks(values: Mapping[str, Item], num_modules: int) -> None:
-    """Refuse flags for every block but the last where one block learns and there is no other.
-
-    Raises:
-        UsageError: naming the flag.
-    """
-    for name in INNER_BLOCKS_ONLY if num_modules == 1 else ():
-        item = values.get(name)
-        if item is not None and item.is_flag and str(item.value).lower() not in (*FALSE_WORDS, "0.0"):
-            raise UsageError(
-                f"{item.source} has no effect: it is for every block but the last, and only one block learns here; "
-                "give --num_modules above 1, or train more blocks"
-            )
-
-
-def _need(name: str, wanted: Any) -> str:
-    if isinstance(wanted, Above):
-        return f"--{name} above {wanted.limit:g}"
-    if isinstance(wanted, Below):
-        return f"--{name} below {wanted.limit:g}"
-    if wanted == (None,):
-        return f"no --{name}"
-    if isinstance(wanted, Other):
-        return f"--{name} other than {wanted.value}"
-    return f"--{name}" if wanted == (True,) else f"--{name} {' or '.join(map(str, wanted))}"
+def _is_off(value: Any) -> bool:
+    return str(value).lower() in (*FALSE_WORDS, "0.0")

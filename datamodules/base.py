@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from consts import DATASETS
+from layers.rows import rows
 from utils import UserError
 
+LABELLED, SECOND_VIEW = "labelled", "second view"  # names of images in a batch
 Announce = Callable[[str], None]  # shows the user one line
 
 
@@ -87,20 +89,47 @@ class Batch(NamedTuple):
     """One batch on the device: normalised float32 images in channels_last layout, and int64 labels.
 
     Attributes:
-        x_BCHW: images; those beyond the labels were appended for a self-supervised task.
+        x_BCHW: images; behind the labelled ones those that tasks have added.
         y_B: labels of the first images.
         second_BCHW: another augmentation of the labelled images, where the method asks for one.
         drawn: what tasks drew at random for this step, by their names for it.
+        added: the images that tasks have added, by name, as positions in ``x_BCHW``.
     """
 
     x_BCHW: Tensor
     y_B: Tensor
     second_BCHW: Tensor | None = None
     drawn: Mapping[str, Tensor] = MappingProxyType({})
+    added: Mapping[str, range] = MappingProxyType({})
 
     def first(self, count: int) -> Batch:
         """The first ``count`` images of a batch that no task has prepared."""
         return Batch(*(None if part is None else part[:count] for part in self[:3]))  # type: ignore[arg-type]
+
+    def with_images(self, name: str, more_BCHW: Tensor) -> Batch:
+        """The batch with further images, which tasks find by ``name`` (`part`); unchanged where the name is there."""
+        if name in self.added:
+            return self
+        place = range(len(self.x_BCHW), len(self.x_BCHW) + len(more_BCHW))
+        return self._replace(x_BCHW=torch.cat((self.x_BCHW, more_BCHW)), added={**self.added, name: place})
+
+    def part(self, x_BCHW: Tensor, *names: str) -> Tensor:
+        """The rows of ``x_BCHW``, a map of all images, that belong to the images of ``names``, in this order.
+
+        Raises:
+            ValueError: no images have such a name.
+        """
+        places = {LABELLED: range(self.y_B.shape[0]), **self.added}
+        if unknown := [name for name in names if name not in places]:
+            raise ValueError(f"this batch has no images named {unknown[0]!r}; there are {', '.join(places)}")
+        spans: list[range] = []
+        for place in (places[name] for name in names):
+            if spans and spans[-1].stop == place.start:  # neighbours are one slice, which copies nothing
+                spans[-1] = range(spans[-1].start, place.stop)
+            else:
+                spans.append(place)
+        parts = [rows(x_BCHW, span.start, span.stop) for span in spans]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def pixels_of(x_BCHW: Tensor, spec: DataSpec) -> Tensor:

@@ -49,7 +49,7 @@ def gradient_alignment(method: Method, plain: Backbone, batch: Batch) -> dict[in
                 module.eval()
     with torch.random.fork_rng(devices=[batch.x_BCHW.device] if batch.x_BCHW.is_cuda else []):
         probe.fill_grads(batch)
-    loss = cross_entropy(plain(batch.x_BCHW), batch.y_B, method.args.label_smoothing)
+    loss = cross_entropy(plain(batch.x_BCHW), batch.y_B, method.label_smoothing)
     parameters = list(plain.parameters())
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
         parameter.grad = gradient

@@ -1,4 +1,4 @@
-"""Writes ``docs/methods.md`` from docstrings in `methods/` and `heads/` and sections of `schemas.py`: ``make docs``.
+"""Writes ``docs/methods.md`` from the docstrings of rules, tasks, heads and option groups: ``make docs``.
 
 With ``--check`` it writes nothing and exits with 1 where the file is not current.
 """
@@ -8,26 +8,50 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from pydantic.fields import FieldInfo
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from cli.messages import allowed  # noqa: E402
-from schemas import LocalArgs, MethodArgs, ModuleArgs, SequentialArgs, SslArgs, method_sections  # noqa: E402
-from sections.fields import extra  # noqa: E402
+from schemas import MethodArgs, method_sections  # noqa: E402
+from sections.fields import Section, extra, own_fields  # noqa: E402
+from sections.heads import Heads, Momentum  # noqa: E402
+from sections.labels import SuperClasses  # noqa: E402
+from sections.modules import Modules, Overlap  # noqa: E402
+from sections.phases import Phases  # noqa: E402
+from sections.task import TASKS, Tasks  # noqa: E402
 
 PAGE = ROOT / "docs" / "methods.md"
 START = """# Methods
 
-Made by `make docs` from the docstrings in `methods/` and `heads/` and the settings in `schemas.py`; change it there.
-`--NAME` is short for `--method NAME`. Settings that every method has: {shared}. Local methods
-({local}) also take the options at the end.
+Made by `make docs` from the docstrings of `methods/`, `tasks/`, `heads/`, `sections/` and the settings there; change it
+there. `--NAME` is short for `--method NAME`. Settings that every method has: {shared}.
+
+## Which rule takes which options
+
+A flag of a group that a rule does not take is refused, and so is one that has no effect beside the others.
+
+{table}
+
+{relations}
 """
+# Files of options whose paper and signal are told on the page, and their settings.
+OPTIONS: dict[str, tuple[str, list[type[Section]]]] = {
+    "--num_modules": ("sections/modules", [Modules, Overlap]),
+    "--sequential": ("sections/phases", [Phases]),
+    "--pred_aux_type": ("heads/classifiers", [Heads]),
+    "--pred_aux_type auglocal": ("heads/auglocal", []),
+    "--man": ("heads/momentum", [Momentum]),
+    "--coarse_labels_first": ("datamodules/super_classes", [SuperClasses]),
+    "--ssl": ("sections/task", [Tasks]),
+}
 
 
-def section(title: str, file: str, settings: type[MethodArgs], names: Iterable[str]) -> str:
+def section(title: str, file: str, settings: Mapping[str, FieldInfo]) -> str:
     """One method or option: the docstring of its file with the headings as bold words, and a row for each setting."""
     tree = ast.parse((ROOT / f"{file}.py").read_text(encoding="utf-8"))
     subtitle, *body = (ast.get_docstring(tree) or "").split("\n")
@@ -35,47 +59,64 @@ def section(title: str, file: str, settings: type[MethodArgs], names: Iterable[s
     for line in body:
         heading = line[:-1] if line.endswith(":") and not line.startswith(" ") else None
         lines.append(f"**{heading}.**" if heading else inspect.cleandoc(line) if line.strip() else "")
-    rows = []
-    for name in names:
-        field = settings.model_fields[name]
-        default = extra(field, "shown") or field.default
-        rows.append(f"| `--{name}` | {field.description} | {allowed(field)} | {default} |")
+    rows = [
+        f"| `--{name}` | {field.description} | {allowed(field)} | {extra(field, 'shown') or field.default} |"
+        for name, field in settings.items()
+    ]
     if rows:
         lines += ["", "| flag | meaning | allowed | default |", "|---|---|---|---|", *rows]
     return "\n".join(lines)
 
 
-def own(settings: type[MethodArgs]) -> list[str]:
-    """The names that a section adds to those that it inherits."""
-    return [name for name in settings.__annotations__ if name in settings.model_fields]
+def table() -> str:
+    """Rules against option groups."""
+    rules = method_sections()
+    groups = [group for rule in rules.values() for group in rule.GROUPS]
+    groups = list(dict.fromkeys(groups))
+    titles = [(group.__doc__ or "").partition(" of local methods")[0].rstrip(".") for group in groups]
+    lines = [f"| rule | {' | '.join(titles)} | stages side by side |", f"|---|{'---|' * (len(groups) + 1)}"]
+    for name, rule in rules.items():
+        cells = ["x" if group in rule.GROUPS else "" for group in groups] + ["x" if rule.BLOCKS_ALONE else ""]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def relations() -> str:
+    """What cannot be combined, or needs something else, as the settings declare it."""
+    from schemas import fact_words, settings_of
+
+    lines: dict[str, None] = {}
+    for rule in method_sections():
+        for name, field in settings_of(rule).items():
+            for other, (_, why) in extra(field, "excludes").items():
+                if other in settings_of(rule):
+                    lines[f"- `--{name}` excludes `--{other}`{f': {why}' if why else ''}"] = None
+            for other, (_, why) in extra(field, "requires").items():
+                needed = fact_words().get(other, f"`--{other}`")
+                lines[f"- `--{name}` requires {needed}{f': {why}' if why else ''}"] = None
+    return "\n".join(sorted(lines))
+
+
+def own(settings: type[Section]) -> dict[str, FieldInfo]:
+    """The settings that a section adds to those that it inherits."""
+    return {name: field for name, field in own_fields(settings).items() if name not in MethodArgs.model_fields}
+
+
+def parts() -> Iterator[str]:
+    """The sections of the page: rules, options, tasks."""
+    for name, rule in method_sections().items():
+        yield section(name, f"methods/{name}", own(rule))
+    for title, (file, groups) in OPTIONS.items():
+        yield section(title, file, {name: field for group in groups for name, field in own_fields(group).items()})
+    for name, task in TASKS.items():
+        yield section(f"--{task.weight_name()}", f"tasks/{name}", own_fields(task))
 
 
 def page() -> str:
     """The whole file."""
-    shared = ", ".join(f"`--{name}`" for name in MethodArgs.model_fields)
-    supcon = ["supcon_loss_weight", "contrast_temperature"]
-    simclr = ["simclr_loss_weight", "simclr_temperature"]
-    cpc = ["cpc_loss_weight"]
-    options = {
-        "--num_modules": ("methods/_modules", own(ModuleArgs)),
-        "--sequential": ("methods/_sequential", own(SequentialArgs)),
-        "--ssl": ("methods/_ssl", [name for name in own(SslArgs) if name not in (*supcon, *simclr, *cpc)]),
-        "--ssl_task inpaint, colourise": ("methods/_restore", []),
-        "--supcon_loss_weight": ("methods/_supcon", supcon),
-        "--simclr_loss_weight": ("methods/_views", simclr),
-        "--cpc_loss_weight": ("methods/_cpc", cpc),
-        "--pred_aux_type auglocal": ("heads/auglocal", ["aux_depth", "aux_pyramid"]),
-        "--man": ("heads/momentum", ["man", "man_momentum"]),
-        "--coarse_labels_first": ("methods/_coarse", ["coarse_labels_first"]),
-    }
-    elsewhere = {*MethodArgs.model_fields, *(name for _, names in options.values() for name in names)}
-    parts = [
-        section(name, f"methods/{name}", settings, [key for key in settings.model_fields if key not in elsewhere])
-        for name, settings in sorted(method_sections().items())
-    ]
-    parts += [section(title, file, LocalArgs, names) for title, (file, names) in options.items()]
-    local = ", ".join(sorted(name for name, settings in method_sections().items() if issubclass(settings, LocalArgs)))
-    return "\n\n".join([START.format(shared=shared, local=local).rstrip(), *parts]) + "\n"
+    shared = ", ".join(f"`--{name}`" for name in own_fields(MethodArgs))
+    start = START.format(shared=shared, table=table(), relations=relations())
+    return "\n\n".join([start.rstrip(), *parts()]) + "\n"
 
 
 def main() -> int:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from consts import block_name
 from datamodules.base import Batch, DataSpec
-from methods._sequential import Phases
 from model import Backbone
-from schemas import MethodArgs
+from sections.labels import Smoothing
+from sections.rule import MethodArgs
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,24 @@ def step_output(num_blocks: int, done: Mapping[int, BlockResult]) -> StepOutput:
     return StepOutput(logits, [done[index].loss if index in done else None for index in blocks], parts)
 
 
+class Phases:
+    """Which blocks learn when: all of them at once, or one in each of as many phases (``--sequential``).
+
+    Attributes:
+        blocks: those that are trained in the run.
+        count: number of phases.
+        now: the present one, from 0.
+    """
+
+    def __init__(self, blocks: range, one_by_one: bool = False) -> None:
+        self.blocks, self.count, self.now = blocks, len(blocks) if one_by_one else 1, 0
+
+    @property
+    def learning(self) -> range:
+        """The blocks that learn now; those before them stay as they are."""
+        return self.blocks if self.count == 1 else self.blocks[self.now : self.now + 1]
+
+
 class Method(nn.Module, ABC):
     """A backbone together with the rule that trains it.
 
@@ -74,6 +92,7 @@ class Method(nn.Module, ABC):
     def __init__(self, args: MethodArgs, backbone: Backbone, spec: DataSpec) -> None:
         super().__init__()
         self.args = args
+        self.label_smoothing = args.group(Smoothing).label_smoothing
         self.first_trainable = args.first_trainable_block % backbone.num_blocks
         self.backbone = self.arrange(backbone, spec)
         self.phases = Phases(range(self.first_trainable, self.backbone.num_blocks))
@@ -132,14 +151,24 @@ class Method(nn.Module, ABC):
         """The heads trained with block ``index``; the classifier counts as the last block's."""
         return [self.backbone.classifier] if index == self.last else []
 
+    def scaled_heads(self, index: int) -> tuple[str, float, list[nn.Module]]:
+        """Those of `block_heads` that have a learning rate of their own: what they are, its factor, and the heads."""
+        return "", 1.0, []
+
     def param_groups(self) -> list[dict[str, Any]]:
-        """One optimiser group per trainable block, named ``block_03``, its heads included."""
-        return [
-            {
-                "name": block_name(index),
-                "params": [
-                    p for part in (self.backbone.block(index), *self.block_heads(index)) for p in part.parameters()
-                ],
-            }
-            for index in range(self.first_trainable, self.backbone.num_blocks)
-        ]
+        """Optimiser groups: one for each trainable block, named ``block_03``, its heads included.
+
+        Heads with a learning rate of their own have a group beside it, named ``block_03/critic`` for example, with the
+        factor on the rate as ``rate_scale``.
+        """
+        groups: list[dict[str, Any]] = []
+        for index in range(self.first_trainable, self.backbone.num_blocks):
+            kind, scale, scaled = self.scaled_heads(index)
+            scaled = scaled if scale != 1 else []
+            parts = [self.backbone.block(index), *self.block_heads(index)]
+            own = [part for part in parts if not any(part is head for head in scaled)]
+            groups.append({"name": block_name(index), "params": [p for part in own for p in part.parameters()]})
+            if scaled:
+                params = [p for part in scaled for p in part.parameters()]
+                groups.append({"name": f"{block_name(index)}/{kind}", "params": params, "rate_scale": scale})
+        return groups

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from consts import CPC_LOSS, PRED_LOSS, SIMCLR_LOSS, SSL_LOSS, SUPCON_LOSS, block_name
-from datamodules.base import Batch, DataSpec
-from methods._base import BlockResult, Method, StepOutput, Traits, step_output
-from methods._coarse import CoarseLabels
-from methods._modules import Overlap, join
-from methods._records import Hidden, labelled
-from methods._sequential import Phases
-from methods._ssl import SslTask
-from methods._tasks import build_tasks
-from model import Backbone
-from objectives.classification import cross_entropy
-from schemas import LocalArgs
+import tasks
+from consts import PRED_LOSS, block_name, loss_name
+from datamodules.base import LABELLED, SECOND_VIEW, Batch, DataSpec
+from datamodules.super_classes import CoarseLabels
+from methods._base import BlockResult, Method, Phases, StepOutput, Traits, step_output
+from model import Backbone, block_costs, cut, join, sum_of_squares
+from objectives.classification import cross_entropy, merged_logits
+from sections import phases
+from sections.heads import Momentum
+from sections.labels import SuperClasses
+from sections.modules import Modules, Overlap
+from sections.rule import MethodArgs
+from tasks._base import Task
+from utils import UsageError
+
+
+class Hidden(NamedTuple):
+    """A block's output with its graph, before its dropout and pool and behind them."""
+
+    features_BCHW: Tensor
+    out_BCHW: Tensor
 
 
 class LocalMethod(Method):
@@ -30,33 +41,56 @@ class LocalMethod(Method):
     give the same bits.
     """
 
-    args: LocalArgs
-
-    def __init__(self, args: LocalArgs, backbone: Backbone, spec: DataSpec) -> None:
+    def __init__(self, args: MethodArgs, backbone: Backbone, spec: DataSpec) -> None:
         super().__init__(args, backbone, spec)
         backbone = self.backbone  # its blocks may be modules now
         inner = range(self.first_trainable, self.last)
-        self.phases = Phases(self.phases.blocks, args.sequential)
+        self.phases = Phases(self.phases.blocks, args.group(phases.Phases).sequential)
+        self.overlap = args.group(Overlap).overlap
         self.num_classes = spec.num_classes
-        self.coarse = CoarseLabels(spec, backbone.num_blocks) if args.coarse_labels_first else None
+        coarse = args.group(SuperClasses).coarse_labels_first
+        self.coarse = CoarseLabels(spec, backbone.num_blocks) if coarse else None
         self.heads = nn.ModuleDict({block_name(i): self.build_heads(i, spec) for i in inner if self.is_supervised(i)})
         # After the heads, so that these draw the same weights with and without the tasks.
-        self.ssl, self.supcon, self.simclr, self.cpc = build_tasks(args, backbone, spec, inner)
+        self.build_tasks(spec, inner)
+        self._check_that_all_learn(inner)
+
+    def build_tasks(self, spec: DataSpec, inner: range) -> None:
+        """Make the tasks of the blocks ``inner``, each a child of the method under the name of its loss."""
+        for name, (section, _) in self.args.tasks.active.items():
+            self.add_module(name, tasks.load(section.task())(self.args, self.backbone, spec, inner))
+
+    def _check_that_all_learn(self, inner: range) -> None:
+        for index in inner:
+            if not self.is_supervised(index) and not any(
+                block_name(index) in task.heads for task in self.tasks.values()
+            ):
+                shape = self.backbone.block(index).features_shape
+                flags = ", ".join(f"--{section.weight_name()}" for section, _ in self.args.tasks.active.values())
+                raise UsageError(
+                    f"{block_name(index)} would learn nothing: its map of {shape.height}x{shape.width} is too small "
+                    f"for {flags} alone; give the blocks another loss beside it, as a --pred_loss_weight above 0"
+                )
 
     def arrange(self, backbone: Backbone, spec: DataSpec) -> Backbone:
         """Blocks joined to modules (``--num_modules``, ``--module_ends``); all that follows calls these blocks."""
-        return join(self.args, backbone, self.first_trainable, spec)
+        modules, first = self.args.group(Modules), self.first_trainable
+        ends = [*modules.module_ends]
+        if modules.num_modules is not None:
+            costs = block_costs(backbone, spec, modules.split)[first:]
+            ends = [first + end for end in cut(costs, modules.num_modules, sum_of_squares)]
+        return join(backbone, ends, first) if ends else backbone
 
     @property
     def traits(self) -> Traits:
         """With ``--overlap`` a block also learns from the losses above it; with ``--man`` it reads the next block."""
-        reach = max(self.args.overlap, int(self.args.man))
+        reach = max(self.overlap, int(self.args.group(Momentum).man))
         return self.TRAITS if not reach else Traits("neighbour" if reach == 1 else "none")
 
     @property
     def two_views(self) -> bool:
-        """SimCLR's loss compares them."""
-        return self.simclr is not None
+        """A task compares them."""
+        return any(section.TWO_VIEWS for section, _ in self.args.tasks.active.values())
 
     @abstractmethod
     def build_heads(self, index: int, spec: DataSpec) -> nn.Module:
@@ -67,15 +101,14 @@ class LocalMethod(Method):
         """The loss of block ``index``, with its graph, and the logits of its classification head where it has one."""
 
     @property
-    def tasks(self) -> dict[str, SslTask]:
-        """What blocks learn beside the method's own loss, by the name of its loss, in the order of their images."""
-        found = {SIMCLR_LOSS: self.simclr, SSL_LOSS: self.ssl, SUPCON_LOSS: self.supcon, CPC_LOSS: self.cpc}
-        return {name: task for name, task in found.items() if task is not None}
+    def tasks(self) -> dict[str, Task]:
+        """What blocks learn beside the method's own loss, by name."""
+        return {name: child for name, child in self.named_children() if isinstance(child, Task)}
 
     def weight(self, name: str, index: int) -> float:
-        """The weight of a loss (`PRED_LOSS` is the method's own) in what block ``index`` learns."""
-        weight: float = getattr(self.args, f"{name}_weight")
-        return weight if name != PRED_LOSS or self.args.ssl else 1.0
+        """The weight in what block ``index`` learns: of a task's loss, or of the method's own (`PRED_LOSS`)."""
+        options = self.args.tasks
+        return options.own_weight if name == PRED_LOSS else options.active[name][1]
 
     def is_supervised(self, index: int) -> bool:
         """Whether block ``index`` learns from the method's own loss; the last always does, and from nothing else."""
@@ -87,9 +120,9 @@ class LocalMethod(Method):
 
     def classification_loss(self, index: int, logits_BN: Tensor, y_B: Tensor) -> Tensor:
         """Cross-entropy of block ``index`` against `labels`."""
-        if self.coarse is not None:
-            logits_BN = self.coarse.logits(index, logits_BN)
-        return cross_entropy(logits_BN, self.labels(index, y_B)[0], self.args.label_smoothing)
+        if self.coarse is not None and (member_GN := self.coarse.member_GN(index)) is not None:
+            logits_BN = merged_logits(logits_BN, member_GN)
+        return cross_entropy(logits_BN, self.labels(index, y_B)[0], self.label_smoothing)
 
     def head(self, index: int) -> nn.Module:
         """The heads of block ``index`` for the method's own loss, or the classifier for the last."""
@@ -108,13 +141,15 @@ class LocalMethod(Method):
         return Hidden(features_BCHW, block.pool(block.dropout(features_BCHW)))
 
     def prepare(self, batch: Batch) -> Batch:
-        """The batch that the blocks see, the same for all; a self-supervised task may add images without labels."""
+        """The batch that the blocks see, the same for all; a task may add images without labels."""
+        if self.two_views and batch.second_BCHW is not None:  # images that are looked at have none
+            batch = batch.with_images(SECOND_VIEW, batch.second_BCHW)
         for task in self.tasks.values():
             batch = task.prepare(batch)
         return batch
 
     def fill_block_grads(
-        self, index: int, x_BCHW: Tensor, batch: Batch, below: Overlap | None = None
+        self, index: int, x_BCHW: Tensor, batch: Batch, below: Overlapping | None = None
     ) -> tuple[Tensor, BlockResult]:
         """Train one block on its detached input and a prepared batch, and return its output from before the update.
 
@@ -134,20 +169,20 @@ class LocalMethod(Method):
 
     def _losses(self, index: int, hidden: Hidden, batch: Batch) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """The weighted sum of a block's losses, its logits, and the losses by name where there are several kinds."""
+        labelled = Hidden(*(batch.part(part, LABELLED) for part in hidden))
         if index == self.last:
-            return *self.block_loss(index, labelled(hidden, batch), batch), {}
+            return *self.block_loss(index, labelled, batch), {}
         logits_BN, terms, parts = None, [], {}
         if self.is_supervised(index):
-            loss, logits_BN = self.block_loss(index, labelled(hidden, batch), batch)
+            loss, logits_BN = self.block_loss(index, labelled, batch)
             terms.append(self.weight(PRED_LOSS, index) * loss)
             parts[PRED_LOSS] = loss.detach()
         for name, task in self.tasks.items():
             if block_name(index) in task.heads:
                 loss = task.loss(index, hidden.features_BCHW, batch)
                 terms.append(self.weight(name, index) * loss)
-                parts[name] = loss.detach()
-        # The settings refuse a block without any term.
-        return sum(terms[1:], terms[0]), logits_BN, parts if self.args.ssl or self.tasks else {}
+                parts[loss_name(name)] = loss.detach()
+        return sum(terms[1:], terms[0]), logits_BN, parts if self.args.tasks.ssl or self.tasks else {}
 
     def run_frozen(self, x_BCHW: Tensor) -> Tensor:
         """The input of the first block that learns."""
@@ -160,7 +195,7 @@ class LocalMethod(Method):
         """Train every block that learns on one batch, each graph freed before the next is built."""
         batch = self.prepare(batch)
         h_BCHW = self.run_frozen(batch.x_BCHW)
-        below = Overlap(self.args.overlap) if self.args.overlap else None
+        below = Overlapping(self.overlap) if self.overlap else None
         done: dict[int, BlockResult] = {}
         for index in self.phases.learning:
             h_BCHW, done[index] = self.fill_block_grads(index, h_BCHW, batch, below)
@@ -195,3 +230,24 @@ class LocalMethod(Method):
                 if known and (pictures := task.pictures(index, hidden.features_BCHW, batch)) is not None:
                     drawn[index] = pictures
         return drawn
+
+
+class Overlapping:
+    """The graphs of the last ``depth`` modules, through which the loss of the next one goes on down."""
+
+    def __init__(self, depth: int) -> None:
+        self.graphs: deque[tuple[Tensor, Tensor]] = deque(maxlen=depth)  # input and output of each
+
+    def enter(self, x_BCHW: Tensor) -> Tensor:
+        """The input of the next module, as a leaf that takes a gradient where a module lies below."""
+        return x_BCHW.detach().requires_grad_(bool(self.graphs))
+
+    def backward(self, loss: Tensor, x_BCHW: Tensor, out_BCHW: Tensor) -> None:
+        """Send the gradient of ``loss`` through the module from ``x_BCHW`` to ``out_BCHW`` and those below it."""
+        loss.backward(retain_graph=True)
+        grad: Any = x_BCHW.grad
+        for leaf_BCHW, above_BCHW in reversed(self.graphs):
+            leaf_BCHW.grad = None  # what an earlier loss left there
+            above_BCHW.backward(grad, retain_graph=True)
+            grad = leaf_BCHW.grad
+        self.graphs.append((x_BCHW, out_BCHW))

@@ -74,7 +74,7 @@ class SignalMethod(Method):
         inputs.append(top_BCHW)
         logits_BN = self.backbone.classifier(top_BCHW)
         leaf_BN = logits_BN.detach().requires_grad_()
-        loss = cross_entropy(leaf_BN, batch.y_B, self.args.label_smoothing)
+        loss = cross_entropy(leaf_BN, batch.y_B, self.label_smoothing)
         (error_BN,) = torch.autograd.grad(loss, leaf_BN)
         return Trace(batch, inputs, outputs, leaf_BN.detach(), error_BN, loss.detach()), logits_BN
 

@@ -23,7 +23,7 @@ Reference numbers:
 from __future__ import annotations
 
 from methods.dni import SyntheticGradients
-from schemas import CdniArgs
+from sections.rules.cdni import CdniArgs
 
 
 class ConditionalSyntheticGradients(SyntheticGradients):

@@ -18,9 +18,8 @@ Cost:
     One block's graph at a time, and the graph of the critic below it. A critic goes forward once and backward twice.
 
 Deviations:
-    1. One optimiser and one schedule for all; the paper has SGD for the blocks and Adam, 1e-4 throughout, for the
-       critics. With SGD ``--cascade_loss_weight`` is their learning rate in units of the blocks'; weight decay keeps
-       the blocks'.
+    1. Critics have the blocks' kind of optimiser and course of the rate, with ``--critic_rate_scale`` as a factor; the
+       paper has SGD for the blocks and Adam, 1e-4 throughout, for the critics.
     2. Weight decay belongs to the optimiser. The released code adds its term to h_i inside the product with the
        Jacobian, so that it is multiplied by the sum of ``d l_i / d h_i``: a slip, not copied.
     3. Blocks and critics step together, after the last block; all losses are from before the update.
@@ -44,11 +43,11 @@ from torch.nn import functional as F
 
 from consts import CASCADE_LOSS
 from datamodules.base import Batch, DataSpec
+from heads.build import build_classifier
 from methods._base import BlockResult, StepOutput, Traits, step_output
-from methods._heads import build_classifier
 from methods._local import Hidden, LocalMethod
 from objectives.classification import cross_entropy
-from schemas import CriticArgs
+from sections.rules.critic import CriticArgs
 
 
 class _Judged(torch.autograd.Function):
@@ -75,7 +74,12 @@ class LocalCritic(LocalMethod):
 
     def build_heads(self, index: int, spec: DataSpec) -> nn.Module:
         """The critic, a classifier of the kind that ``--pred_aux_type`` names."""
-        return build_classifier(self, index, self.backbone.out_shapes[index], spec.num_classes)
+        return build_classifier(self.args, self.backbone, index, self.backbone.out_shapes[index], spec.num_classes)
+
+    def scaled_heads(self, index: int) -> tuple[str, float, list[nn.Module]]:
+        """The critic, with ``--critic_rate_scale``; the last block has the classifier."""
+        critics = [self.head(index)] if index < self.last and self.is_supervised(index) else []
+        return "critic", self.args.critic_rate_scale, critics
 
     def block_loss(self, index: int, hidden: Hidden, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """What the critic says of the block's output; the logits keep the critic's graph, which ends at that output."""
@@ -117,4 +121,4 @@ class LocalCritic(LocalMethod):
 
     def image_losses(self, logits_BN: Tensor, y_B: Tensor) -> Tensor:
         """Cross-entropy of every image, (B,)."""
-        return cross_entropy(logits_BN, y_B, self.args.label_smoothing, reduction="none")
+        return cross_entropy(logits_BN, y_B, self.label_smoothing, reduction="none")

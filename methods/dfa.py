@@ -40,7 +40,7 @@ from datamodules.base import DataSpec
 from methods._base import Traits
 from methods._signal import SignalMethod, Trace
 from model import Backbone
-from schemas import DfaArgs
+from sections.rules.dfa import DfaArgs
 
 
 class DirectFeedbackAlignment(SignalMethod):

@@ -29,10 +29,10 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.base import Batch, DataSpec
+from heads.build import build_classifier
 from methods._base import StepOutput, Traits
-from methods._heads import build_classifier
 from methods._local import Hidden, LocalMethod
-from schemas import DglArgs
+from sections.rules.dgl import DglArgs
 
 
 class DecoupledGreedyLearning(LocalMethod):
@@ -48,7 +48,7 @@ class DecoupledGreedyLearning(LocalMethod):
 
     def build_heads(self, index: int, spec: DataSpec) -> nn.Module:
         """One classifier of the kind that ``--pred_aux_type`` names."""
-        return build_classifier(self, index, self.backbone.out_shapes[index], spec.num_classes)
+        return build_classifier(self.args, self.backbone, index, self.backbone.out_shapes[index], spec.num_classes)
 
     def block_loss(self, index: int, hidden: Hidden, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Cross-entropy of the head's logits."""

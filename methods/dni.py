@@ -47,7 +47,7 @@ from heads.synthesiser import Synthesiser
 from methods._base import Traits
 from methods._signal import SignalMethod, Trace
 from model import Backbone
-from schemas import DniArgs
+from sections.rules.dni import DniArgs
 
 
 class SyntheticGradients(SignalMethod):
@@ -69,6 +69,10 @@ class SyntheticGradients(SignalMethod):
     def block_heads(self, index: int) -> list[nn.Module]:
         """The block's synthesiser; the last block's classifier too."""
         return [self.synthesisers[block_name(index)], *super().block_heads(index)]
+
+    def scaled_heads(self, index: int) -> tuple[str, float, list[nn.Module]]:
+        """The synthesiser, with ``--synthesiser_rate_scale``."""
+        return "synthesiser", self.args.synthesiser_rate_scale, [self.synthesisers[block_name(index)]]
 
     def synthesise(self, index: int, trace: Trace) -> Tensor:
         """The gradient that S_i expects at the output of block ``index``, with S_i's graph and no other."""

@@ -37,7 +37,7 @@ from methods._base import Traits
 from methods._signal import SignalMethod, Trace
 from methods._transport import add_feedback
 from model import Backbone
-from schemas import FaArgs
+from sections.rules.fa import FaArgs
 
 
 class FeedbackAlignment(SignalMethod):

@@ -36,22 +36,23 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from consts import PRED_LOSS, RECONSTRUCTION_LOSS, block_name
-from datamodules.base import Batch, DataSpec
+from consts import PRED_LOSS
+from datamodules.base import LABELLED, Batch, DataSpec
+from heads.build import build_classifier
 from heads.decoder import small_decoder
 from heads.projection import NUM_EMBEDDED
 from methods._base import Traits
-from methods._heads import build_classifier
 from methods._local import Hidden, LocalMethod
-from methods._records import leading
-from methods._ssl import SslTask
 from model import Backbone, Shape
 from objectives.contrastive import supervised_contrastive
 from objectives.reconstruction import pixel_cross_entropy
-from schemas import InfoproArgs
+from sections.rules.infopro import InfoproArgs
+from tasks._base import Task
+
+RECONSTRUCTION = "reconstruction"  # names its loss
 
 
-class PixelReconstruction(SslTask):
+class PixelReconstruction(Task):
     """Give back the augmented image in [0, 1]."""
 
     mean_C11: Tensor
@@ -68,15 +69,15 @@ class PixelReconstruction(SslTask):
 
     def loss(self, index: int, features_BCHW: Tensor, batch: Batch) -> Tensor:
         """Binary cross-entropy of the pixels; images that a task appended are left out."""
-        drawn_BCHW = self.heads[block_name(index)](leading(features_BCHW, batch))
-        image_BCHW = leading(batch.x_BCHW, batch)
+        drawn_BCHW = self.head(index)(batch.part(features_BCHW, LABELLED))
+        image_BCHW = batch.part(batch.x_BCHW, LABELLED)
         pixels_BCHW = (image_BCHW * self.std_C11 + self.mean_C11).clamp(0, 1)  # rounding may leave the interval
         return pixel_cross_entropy(drawn_BCHW, pixels_BCHW)
 
     def pictures(self, index: int, features_BCHW: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The image and what the decoder draws, both normalised."""
-        pixels_BCHW = self.heads[block_name(index)](leading(features_BCHW, batch)).sigmoid()
-        return leading(batch.x_BCHW, batch), (pixels_BCHW - self.mean_C11) / self.std_C11
+        pixels_BCHW = self.head(index)(batch.part(features_BCHW, LABELLED)).sigmoid()
+        return batch.part(batch.x_BCHW, LABELLED), (pixels_BCHW - self.mean_C11) / self.std_C11
 
 
 class InfoPro(LocalMethod):
@@ -85,22 +86,18 @@ class InfoPro(LocalMethod):
     TRAITS = Traits(isolation="block")
     args: InfoproArgs
 
-    def __init__(self, args: InfoproArgs, backbone: Backbone, spec: DataSpec) -> None:
-        super().__init__(args, backbone, spec)  # its heads draw their weights first, so they start as those of dgl
-        drawn = [i for i in range(self.first_trainable, self.last) if self.weight(RECONSTRUCTION_LOSS, i) > 0]
-        self.reconstruction = PixelReconstruction(args, self.backbone, spec, drawn) if drawn else None
-
-    @property
-    def tasks(self) -> dict[str, SslTask]:
-        """The family's, and the decoders."""
-        own = {} if self.reconstruction is None else {RECONSTRUCTION_LOSS: self.reconstruction}
-        return super().tasks | own
+    def build_tasks(self, spec: DataSpec, inner: range) -> None:
+        """The family's, and the decoders where their weight is not 0."""
+        super().build_tasks(spec, inner)
+        drawn = [index for index in inner if self.weight(RECONSTRUCTION, index) > 0]
+        if drawn:
+            self.add_module(RECONSTRUCTION, PixelReconstruction(self.args, self.backbone, spec, drawn))
 
     def weight(self, name: str, index: int) -> float:
         """Linear in depth for pixels and labels; the last of these blocks is the one before the classifier's."""
         depth = (index - self.first_trainable) / max(self.last - 1 - self.first_trainable, 1)
         args = self.args
-        if name == RECONSTRUCTION_LOSS:
+        if name == RECONSTRUCTION:
             return args.reconstruction_weight_first * (1 - depth) + args.reconstruction_weight_last * depth
         own = args.label_weight_first * (1 - depth) + args.label_weight_last * depth
         return super().weight(name, index) * (own if name == PRED_LOSS else 1)
@@ -108,7 +105,7 @@ class InfoPro(LocalMethod):
     def build_heads(self, index: int, spec: DataSpec) -> nn.Module:
         """A head of the kind that ``--pred_aux_type`` names, with logits or with vectors to compare."""
         num_outputs = NUM_EMBEDDED if self.args.label_loss == "contrast" else spec.num_classes
-        return build_classifier(self, index, self.backbone.out_shapes[index], num_outputs)
+        return build_classifier(self.args, self.backbone, index, self.backbone.out_shapes[index], num_outputs)
 
     def exit_logits(self, index: int, hidden: Hidden) -> Tensor | None:
         """Logits of block ``index``; None where its head gives vectors."""

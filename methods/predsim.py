@@ -57,15 +57,18 @@ from torch import Tensor, nn
 
 from consts import block_name
 from datamodules.base import Batch, DataSpec
-from heads.classifiers import CLASSIFIERS, linear
+from heads.build import build_classifier
+from heads.classifiers import CLASSIFIERS, linear, pool_to_at_most
 from heads.similarity import similarity_convolution, similarity_linear
 from methods._base import Traits
-from methods._bio import BioHead
-from methods._heads import build_classifier
 from methods._local import Hidden, LocalMethod
+from methods._transport import add_feedback
 from model import Backbone, Shape
-from objectives.similarity import similarity_matching
-from schemas import PredsimArgs
+from objectives.classification import binary_cross_entropy
+from objectives.similarity import similarity_loss, similarity_matching
+from sections.rules.predsim import PredsimArgs
+
+NUM_TARGETS = 128  # bits that stand for a class (anokland/local-loss, ``--target-proj-size``)
 
 
 def with_gradient_times(x: Tensor, factor: float) -> Tensor:
@@ -75,6 +78,43 @@ def with_gradient_times(x: Tensor, factor: float) -> Tensor:
     x = x.view_as(x)
     x.register_hook(lambda gradient: factor * gradient)
     return x
+
+
+class BioHead(nn.Module):
+    """The head of ``--bio``: its targets are random bits, and its error goes down through fixed random weights.
+
+    Every class has `NUM_TARGETS` fixed numbers, the columns of a random linear map P without bias. Weights of P and of
+    the decoder's way down are uniform within 1 / sqrt(fan_in); both are buffers.
+
+    Args:
+        shape: of the block's output.
+        num_classes: number of labels.
+        num_features: to which the output is pooled at most, for both losses.
+        predicts: whether there is a decoder; without one only `similarity_loss` can be asked for.
+
+    Attributes:
+        code_ND: P transposed, so that row y belongs to label y.
+    """
+
+    code_ND: Tensor
+
+    def __init__(self, shape: Shape, num_classes: int, num_features: int, predicts: bool) -> None:
+        super().__init__()
+        self.pool, _ = pool_to_at_most(shape, num_features)
+        self.decoder = linear(shape, NUM_TARGETS, num_features=num_features) if predicts else None
+        if self.decoder is not None:
+            add_feedback(self.decoder)
+        code_DN = nn.Linear(num_classes, NUM_TARGETS, bias=False).weight.detach()
+        self.register_buffer("code_ND", code_DN.t().contiguous())
+
+    def prediction_loss(self, x: Tensor, y_B: Tensor) -> Tensor:
+        """Mean binary cross-entropy of the decoder's outputs against ``P onehot(y) > 0``; ``ln 2`` at the start."""
+        assert self.decoder is not None
+        return binary_cross_entropy(self.decoder(x), self.code_ND[y_B] > 0)
+
+    def similarity_loss(self, x: Tensor, y_B: Tensor) -> Tensor:
+        """`similarity_loss` of the pooled output against ``P onehot(y)``."""
+        return similarity_loss(self.pool(x), self.code_ND[y_B])
 
 
 class PredSim(LocalMethod):
@@ -115,7 +155,7 @@ class PredSim(LocalMethod):
         if args.sim_loss_weight == 1 or args.bio:
             return nn.Identity()
         builders = CLASSIFIERS | {"linear": partial(linear, num_features=args.dim_in_decoder)}
-        return build_classifier(self, index, shape, spec.num_classes, builders)
+        return build_classifier(args, self.backbone, index, shape, spec.num_classes, builders)
 
     def _build_similarity_head(self, index: int) -> nn.Module:
         shape, is_inner = self.backbone.block(index).features_shape, index < self.last or self.args.local_classifier

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from consts import DATASETS
-from sections.fields import TRUE_WORDS, Section, list_from_text, setting
+from sections.fields import POSITIVE, TRUE_WORDS, Other, Section, list_from_text, setting
 
 PARALLEL = {"layer_parallel": ("threads", "processes", "streams")}
+WAITING = {"is_direct_global": (True,), "overlap": POSITIVE, "man": (True,)}  # blocks that do not learn on their own
 CURRICULUM = {"curriculum": ("easy_first", "hard_first")}
 _NO_NUL = r"^[^\x00]+$"  # no system takes such a path, and Python has another error for it than for all others
 _ON_DISK = tuple(name for name, facts in DATASETS.items() if facts.on_disk)
@@ -41,6 +42,8 @@ class DataArgs(Section):
     curriculum: Literal["none", "easy_first", "hard_first"] = setting(
         "none",
         "begin with the training images that are easy (or hard) for the network of another run, then add the rest",
+        on=Other("none"),
+        requires={"curriculum_teacher": (Other(None), "the folder of a run whose network says which images are easy")},
     )
     curriculum_teacher: Annotated[str, Field(min_length=1, pattern=_NO_NUL)] | None = setting(
         None, "folder of that run, of the same data set; its best checkpoint judges", needs=CURRICULUM
@@ -54,7 +57,10 @@ class DataArgs(Section):
     random_crop: bool | None = setting(None, "pad by 4 zeros and crop at random", shown="as suits the data set")
     random_horizontal_flip: bool | None = setting(None, "mirror every other image", shown="as suits the data set")
     random_erasing: bool = setting(False, "black out a random rectangle in every other image")
-    random_resized_crop: bool = setting(False, "crop a square of 75 to 100 % of the area and scale it back")
+    random_resized_crop: bool = setting(
+        False, "crop a square of 75 to 100 % of the area and scale it back",
+        excludes={"random_crop": ((True,), "give --no_random_crop")},
+    )  # fmt: skip
     normalization: Literal["plus_minus_one", "unit_gaussian", "none"] = setting(
         "plus_minus_one", "scaling of the pixels"
     )
@@ -69,21 +75,6 @@ class DataArgs(Section):
         own = {"random_crop": crop, "random_horizontal_flip": facts.random_horizontal_flip}
         return own | {name: value for name, value in values.items() if value is not None}
 
-    @model_validator(mode="after")
-    def _one_crop(self) -> DataArgs:
-        if self.random_crop and self.random_resized_crop:
-            raise ValueError("--random_resized_crop and --random_crop exclude each other; give --no_random_crop")
-        return self
-
-    @model_validator(mode="after")
-    def _somebody_judges(self) -> DataArgs:
-        if self.curriculum != "none" and self.curriculum_teacher is None:
-            raise ValueError(
-                f"--curriculum {self.curriculum} needs --curriculum_teacher RUN, the folder of a run whose network "
-                "says which images are easy"
-            )
-        return self
-
 
 class OptimArgs(Section):
     """Optimisation."""
@@ -93,7 +84,10 @@ class OptimArgs(Section):
     optimizer_type: Literal["SGD", "Adam", "AdamW"] = setting("SGD", "optimiser")
     learning_rate: float = setting(0.05, "peak learning rate", gt=0)
     momentum: float = setting(0.9, "momentum", ge=0, lt=1, needs={"optimizer_type": ("SGD",)})
-    nesterov: bool = setting(True, "Nesterov's form of the momentum", needs={"optimizer_type": ("SGD",)})
+    nesterov: bool = setting(
+        True, "Nesterov's form of the momentum", needs={"optimizer_type": ("SGD",)},
+        requires={"momentum": (POSITIVE, "without momentum give --no_nesterov")},
+    )  # fmt: skip
     weight_decay: float = setting(5e-4, "weight decay (decoupled with AdamW)", ge=0)
     lr_schedule: Literal["constant", "multistep", "cosine", "one_cycle"] = setting(
         "one_cycle", "course of the learning rate"
@@ -128,8 +122,6 @@ class OptimArgs(Section):
     def _possible(self) -> OptimArgs:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"--warmup_epochs {self.warmup_epochs:g} must be below --epochs {self.epochs}")
-        if self.optimizer_type == "SGD" and self.nesterov and self.momentum == 0:
-            raise ValueError("--nesterov needs a positive --momentum; give --no_nesterov")
         return self
 
 
@@ -146,6 +138,10 @@ class RunArgs(Section):
         "off",
         "train stages of blocks at the same time, with the bits of one after the other (local methods): in threads on "
         "a CPU, in processes, or in streams of one GPU",
+        on=Other("off"),
+        requires={"blocks_alone": ((True,), "")},
+        excludes={name: (values, "blocks then wait for what lies above them") for name, values in WAITING.items()}
+        | {"sequential": ((True,), "only one block learns at a time")},
     )
     num_stages: int = setting(
         2, "stages, cut where measured times are most even", ge=1, needs=PARALLEL | {"stages": (None,)}

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import cli
 from cli.settings import known_names
 from consts import ACCURACY, LOSS, NETWORKS, PROGRAM, TEST, TRAIN, VAL, block_name, metric_name
-from schemas import Args, LocalArgs, method_sections
+from schemas import Args, method_sections
+from sections.heads import Heads
 from sweeps.file import SweepFile
 from sweeps.space import Scalar, combinations, to_text
 from utils import UsageError, did_you_mean
@@ -80,7 +81,7 @@ def _metric_problem(name: str, args: Args) -> str | None:
     blocks = range(NETWORKS[args.model.model].num_blocks)
     splits = [TRAIN, TEST, *([VAL] if args.data.val_size else [])]
     trainable = [index for index in blocks if index >= args.method.first_trainable_block % len(blocks)]
-    logged = trainable if isinstance(args.method, LocalArgs) else [blocks[-1]]
+    logged = trainable if Heads in args.method.GROUPS else [blocks[-1]]
     known = [metric_name(split, quantity) for split in splits for quantity in (LOSS, ACCURACY)]
     known += [metric_name(split, quantity, i) for split in splits for quantity in (LOSS, ACCURACY) for i in logged]
     if name in known or re.fullmatch(rf"{TRAIN}/(block_\d\d/)?(?!{LOSS}$|{ACCURACY}$)\w+", name):

@@ -12,6 +12,7 @@ import yaml
 
 import cli
 from schemas import SECTIONS, build_args, method_sections
+from sections.fields import fields_of
 from utils import UsageError
 
 ROOT = Path(__file__).parent.parent
@@ -58,20 +59,28 @@ USAGE_ERRORS = {
     "--dgl --method bp": "exclude each other",
     "--no_bp": "name the method to use instead",
     "--is_direct_global": "--is_direct_global has no effect with --method bp; it belongs to: dgl",
-    "--context": "--context has no effect with --method bp; it belongs to: dni, cdni",
-    "--ssl": "--ssl has no effect with --method bp; it belongs to: dgl, predsim, infopro",
+    "--context": "--context has no effect with --method bp; it belongs to: cdni, dni",
+    "--ssl": "--ssl has no effect with --method bp; it belongs to: critic, dgl, infopro, predsim",
     "--dgl --shift_ssl_labels": "--shift_ssl_labels has no effect: it needs --ssl",
-    "--dgl --ssl --shift_ssl_labels": "--shift_ssl_labels needs --upsample",
-    "--dgl --ssl --ssl_task shift": "--shift_ssl_labels needs --upsample",
-    "--dgl --ssl --ssl_task rotate --upsample": "--upsample has no effect: it needs --ssl_task reconstruct or shift",
+    "--dgl --ssl --shift_ssl_labels": "--ssl --ssl_task shift needs --upsample: on a reduced image",
+    "--dgl --ssl --ssl_task shift": "--ssl --ssl_task shift needs --upsample: on a reduced image",
+    "--dgl --ssl --ssl_task rotate --upsample": "--upsample has no effect: it needs --ssl with --ssl_task colourise",
     "--dgl --ssl --upsample --ssl_task reconstruct --shift_ssl_labels": "contradict each other; give one of them",
     "--dgl --ssl --upsample_type bilinear": "--upsample_type has no effect: it needs --upsample",
-    "--dgl --ssl --ssl_task inpainting": "allowed is one of reconstruct, shift, rotate, inpaint, colourise",
+    "--dgl --ssl --ssl_task inpainting": "inpaint, reconstruct, rotate, shift (did you mean inpaint?)",
+    "--dgl --ssl --ssl_task rotate --rotate_loss_weight 1": "--ssl_task rotate and --rotate_loss_weight exclude each",
+    "--dgl --shift_loss_weight 1": "--shift_loss_weight needs --upsample: on a reduced image",
+    "--dgl --rotate_loss_weight 1 --pred_aux_type auglocal": "--rotate_loss_weight and --pred_aux_type auglocal",
+    "--dgl --rotate_loss_weight 1 --is_direct_global": "--rotate_loss_weight and --is_direct_global exclude each other",
+    "--dgl --num_modules 1 --pred_aux_type mlp": "--pred_aux_type has no effect: it needs more than one block that",
+    "--layer_parallel threads": "--layer_parallel threads needs a rule whose blocks learn on their own",
+    "--dgl --man --layer_parallel threads": "--layer_parallel threads and --man exclude each other: blocks then wait",
+    "--dgl --critic_rate_scale 2": "--critic_rate_scale has no effect with --method dgl; it belongs to: critic",
     "--dgl --ssl_task colourise": "--ssl_task has no effect: it needs --ssl",
     "--dgl --ssl --pred_loss_weight 0 --ssl_loss_weight 0": "leave the blocks nothing to learn from",
     "--dgl --ssl --pred_loss_weight=-1": "--pred_loss_weight '-1': allowed is a number, at least 0",
-    "--dgl --ssl --is_direct_global": "--is_direct_global and --ssl exclude each other; give one",
-    "--num_modules 2": "--num_modules has no effect with --method bp; it belongs to: dgl, predsim, infopro",
+    "--dgl --ssl --is_direct_global": "--ssl and --is_direct_global exclude each other; give one",
+    "--num_modules 2": "--num_modules has no effect with --method bp; it belongs to: critic, dgl, infopro, predsim",
     "--dgl --num_modules 0": "--num_modules '0': allowed is a whole number, at least 1",
     "--dgl --num_modules 4": "--num_modules 4: BasicCNN has 3 blocks, so it can be at most 3",
     "--dgl --num_modules 3 --first_trainable_block 1": "3 blocks, 1 of them frozen, so it can be at most 2",
@@ -86,39 +95,39 @@ USAGE_ERRORS = {
     "--dgl --overlap 1 --num_modules 1": "--overlap 1: there is one module, so it can be at most 0",
     "--dgl --overlap 1 --first_trainable_block -1": "--overlap 1: there is one module, so it can be at most 0",
     "--dgl --overlap 1 --is_direct_global": "--is_direct_global and --overlap exclude each other; give one",
-    "--dfa --overlap 1": "--overlap has no effect with --method dfa; it belongs to: dgl, predsim, infopro",
-    "--supcon_loss_weight 1": "--supcon_loss_weight has no effect with --method bp; it belongs to: dgl",
+    "--dfa --overlap 1": "--overlap has no effect with --method dfa; it belongs to: dgl, infopro, predsim",
+    "--supcon_loss_weight 1": "--supcon_loss_weight has no effect with --method bp; it belongs to: critic, dgl",
     "--dgl --supcon_loss_weight=-1": "--supcon_loss_weight '-1': allowed is a number, at least 0",
     "--dgl --contrast_temperature 0.2": "--contrast_temperature has no effect: it needs --supcon_loss_weight above 0",
-    "--dgl --is_direct_global --supcon_loss_weight 1": "--is_direct_global and --supcon_loss_weight exclude each other",
+    "--dgl --is_direct_global --supcon_loss_weight 1": "--supcon_loss_weight and --is_direct_global exclude each other",
     "--dgl --supcon_loss_weight 1 --batch_size 1": "--batch_size '1': allowed is a whole number, at least 2",
     "--dgl --supcon_loss_weight 1 --batch_size 2": "--batch_size 2: a contrastive loss with labels is always 0 there",
     "--infopro --batch_size 2": "it needs at least 3 images, one to find and one to find it among",
-    "--dfa --simclr_loss_weight 1": "--simclr_loss_weight has no effect with --method dfa; it belongs to: dgl, predsim",
+    "--dfa --simclr_loss_weight 1": "--simclr_loss_weight has no effect with --method dfa; it belongs to: critic, dgl",
     "--dgl --simclr_temperature 1": "--simclr_temperature has no effect: it needs --simclr_loss_weight above 0",
-    "--dgl --is_direct_global --simclr_loss_weight 1": "--is_direct_global and --simclr_loss_weight exclude each other",
-    "--dgl --simclr_loss_weight 1 --no_random_crop --no_random_horizontal_flip": "and nothing is augmented here",
-    "--dgl --simclr_loss_weight 1 --diagnostics alignment": "needs two augmentations of each; leave one of them out",
-    "--bp --cpc_loss_weight 1": "--cpc_loss_weight has no effect with --method bp; it belongs to: dgl, predsim",
-    "--dgl --is_direct_global --cpc_loss_weight 1": "--is_direct_global and --cpc_loss_weight exclude each other",
+    "--dgl --is_direct_global --simclr_loss_weight 1": "--simclr_loss_weight and --is_direct_global exclude each other",
+    "--dgl --simclr_loss_weight 1 --no_random_crop --no_random_horizontal_flip": "it compares two augmentations",
+    "--dgl --simclr_loss_weight 1 --diagnostics alignment": "--simclr_loss_weight and --diagnostics exclude",
+    "--bp --cpc_loss_weight 1": "--cpc_loss_weight has no effect with --method bp; it belongs to: critic, dgl",
+    "--dgl --is_direct_global --cpc_loss_weight 1": "--cpc_loss_weight and --is_direct_global exclude each other",
     "--dgl --cpc_loss_weight inf": "--cpc_loss_weight 'inf': allowed is a number, at least 0",
     "--skip_frozen_blocks": "has no effect: it needs --first_trainable_block other than 0",
-    "--dgl --context": "--context has no effect with --method dgl; it belongs to: dni, cdni",
+    "--dgl --context": "--context has no effect with --method dgl; it belongs to: cdni, dni",
     "--dgl --last_gradient_weight 0.5": "--last_gradient_weight has no effect: it needs --is_direct_global",
     "--dgl --is_direct_global --last_gradient_weight 1.5": "allowed is a number, at least 0, at most 1",
     "--optimizer_type Adam --momentum 0.5": "--momentum has no effect: it needs --optimizer_type SGD",
     "--dgl --pred_aux_type mlp_sr --aux_mlp_hidden_dim 8": "no effect: it needs --pred_aux_type",
     "--dgl --pred_aux_type linear --aux_mlp_n_hidden_layers 2": "no effect: it needs --pred_aux_type mlp or",
     "--infopro --label_weight_last 0 --reconstruction_weight_last 0": "leave a block nothing to learn from",
-    "--infopro --pred_aux_type linear": "--label_loss contrast with --pred_aux_type linear: its weights start at zero",
-    "--dgl --num_modules 1 --ssl": "--ssl has no effect: it is for every block but the last",
+    "--infopro --pred_aux_type linear": "--label_loss contrast and --pred_aux_type linear exclude each other: its",
+    "--dgl --num_modules 1 --ssl": "--ssl has no effect: it needs more than one block that learns",
     "--dgl --first_trainable_block -1 --simclr_loss_weight 0.5": "--simclr_loss_weight has no effect",
-    "--dgl --num_modules 1 --man": "--man has no effect: it is for every block but the last",
-    "--critic --man": "--man has no place in --critic",
-    "--critic --sequential --epochs 21": "--sequential has no place in --critic",
+    "--dgl --num_modules 1 --man": "--man has no effect: it needs more than one block that learns",
+    "--critic --man": "--man has no effect with --method critic; it belongs to: dgl, infopro, predsim",
+    "--critic --sequential --epochs 21": "--sequential has no effect with --method critic; it belongs to: dgl",
     "--dgl --man --sequential --epochs 21": "--man and --sequential exclude each other; give one",
-    "--critic --overlap 1": "--overlap has no place in --critic: a block learns from its own critic alone",
-    "--critic --coarse_labels_first": "a critic's losses are to be those of the next one, so all must learn the same",
+    "--critic --overlap 1": "--overlap has no effect with --method critic; it belongs to: dgl, infopro",
+    "--critic --coarse_labels_first": "--coarse_labels_first has no effect with --method critic; it belongs to: dgl",
     "--critic --cascade_loss_weight=-1": "--cascade_loss_weight '-1': allowed is a number, at least 0",
     "--critic --optimizer_type Adam --cascade_loss_weight 0.1": "no effect: it needs --optimizer_type SGD",
     "--critic --is_direct_global": "--is_direct_global has no effect with --method critic; it belongs to: dgl",
@@ -126,19 +135,19 @@ USAGE_ERRORS = {
     "--dgl --pred_aux_type auglocal --aux_depth 0": "--aux_depth '0': allowed is a whole number, at least 1",
     "--dgl --pred_aux_type auglocal --aux_pyramid 2": "--aux_pyramid '2': allowed is a number, at least 0, at most 1",
     "--dgl --pred_aux_type auglocal --aux_mlp_hidden_dim 8": "no effect: it needs --pred_aux_type mlp or",
-    "--dgl --ssl --ssl_task rotate --pred_aux_type auglocal": "--ssl_task rotate exclude each other: its heads take",
+    "--dgl --ssl --ssl_task rotate --pred_aux_type auglocal": "rotate and --pred_aux_type auglocal exclude",
     "--dgl --man_momentum 0.9": "--man_momentum has no effect: it needs --man",
     "--dgl --man --man_momentum 2": "--man_momentum '2': allowed is a number, at least 0, at most 1",
     "--dgl --man --pred_aux_type auglocal": "--man and --pred_aux_type auglocal exclude each other; give one",
     "--dgl --man --overlap 1": "--man and --overlap exclude each other; give one",
-    "--predsim --man --bio": "--man and --bio exclude each other; give one",
+    "--predsim --man --bio": "--bio and --man exclude each other; give one",
     "--predsim --man --sim_loss_weight 1": "--man has no effect: it needs --sim_loss_weight below 1",
     "--dgl --label_loss softmax": "--label_loss has no effect with --method dgl; it belongs to: infopro",
     "--dgl --dim_in_decoder 8": "it belongs to: predsim",
     "--predsim --aux_mlp_hidden_dim 8": "no effect: it needs --pred_aux_type mlp or cnn or pooled",
     "--predsim --sim_loss_weight 1 --pred_aux_type mlp": "no effect: it needs --sim_loss_weight below 1",
     "--predsim --sim_loss_weight 1 --dim_in_decoder 8": "no effect: it needs --sim_loss_weight below 1",
-    "--predsim --bio --pred_aux_type mlp": "--pred_aux_type mlp: heads of --bio are linear; leave one of them out",
+    "--predsim --bio --pred_aux_type mlp": "--bio needs --pred_aux_type linear: its heads are linear",
     "--dgl --bio": "--bio has no effect with --method dgl; it belongs to: predsim",
     "--mlp_n_hidden_layers 0 --mlp_hidden_dim 8": "it needs --mlp_n_hidden_layers above 0",
     "--dataset digits --data_dir x": "--data_dir has no effect",
@@ -151,15 +160,15 @@ USAGE_ERRORS = {
     "--dgl --sequential --epochs 6 --warmup_epochs 2": "--warmup_epochs 2 must be below the 2 epochs that --sequential",
     "--dgl --sequential --overlap 1": "--sequential and --overlap exclude each other",
     "--dgl --sequential --is_direct_global": "--is_direct_global and --sequential exclude each other",
-    "--dgl --sequential --epochs 21 --layer_parallel threads": "--sequential and --layer_parallel exclude each other",
-    "--curriculum easy_first": "--curriculum easy_first needs --curriculum_teacher RUN",
+    "--dgl --sequential --epochs 21 --layer_parallel threads": "threads and --sequential exclude each other",
+    "--curriculum easy_first": "--curriculum easy_first needs --curriculum_teacher: the folder of a run",
     "--curriculum easy_first --curriculum_teacher none": "--curriculum_teacher none: no run folder there",
     "--curriculum_start 0.5": "--curriculum_start has no effect: it needs --curriculum easy_first or hard_first",
     "--curriculum_teacher x": "--curriculum_teacher has no effect: it needs --curriculum easy_first or hard_first",
     "--first_trainable_block 3": "--first_trainable_block 3: BasicCNN has 3 blocks, so it must lie in -3 to 2",
     "--warmup_epochs 20": "--warmup_epochs 20 must be below --epochs 20",
     "--lr_schedule multistep --lr_milestones 0.9 0.1": "needs ascending fractions between 0 and 1",
-    "--momentum 0": "--nesterov needs a positive --momentum",
+    "--momentum 0": "--nesterov needs --momentum above 0: without momentum give --no_nesterov",
     "--device gpu": "--device 'gpu': allowed is auto",
     "--name ../x": "--name '../x': allowed is letters, digits",
     "--config none.yaml": "--config none.yaml: No such file or directory",
@@ -218,7 +227,7 @@ def test_help_shows_every_flag_once_and_imports_nothing_heavy(tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (0, "")
     shown = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  --")]
     sections = [*(section for name, section in SECTIONS.items() if name != "method"), *method_sections().values()]
-    names = {name for section in sections for name in section.model_fields}
+    names = {name for section in sections for name in fields_of(section)}
     assert sorted(shown) == sorted(
         [f"--{name}" for name in names | {"config", "print_config"} | set(method_sections())]
     )
@@ -227,9 +236,9 @@ def test_help_shows_every_flag_once_and_imports_nothing_heavy(tmp_path: Path) ->
 @pytest.mark.parametrize("method", method_sections())
 def test_help_of_a_method_shows_its_own_flags_only(method: str, tmp_path: Path) -> None:
     text = main("--method", method, "--help", cwd=tmp_path).stdout
-    own = method_sections()[method].model_fields
+    own = fields_of(method_sections()[method])
     for section in method_sections().values():
-        for name in section.model_fields:
+        for name in fields_of(section):
             assert (f"  --{name} " in text) == (name in own), name
     assert main(f"--{method}", "--help", cwd=tmp_path).stdout == text
 
@@ -312,7 +321,7 @@ def test_a_file_of_another_method_warns_and_goes_on(tmp_path: Path) -> None:
 def test_both_ways_to_ask_for_a_shift_are_one(words: str) -> None:
     command = cli.parse(["--dgl", "--ssl", "--upsample", *words.split()])
     assert command.args is not None
-    assert (command.args.method.ssl_task, command.args.method.shift_ssl_labels) == ("shift", True)
+    assert (command.args.method.tasks.ssl_task, command.args.method.tasks.shift_ssl_labels) == ("shift", True)
 
 
 @pytest.mark.parametrize(("padding", "count"), [("zeros", 1), ("circular", 0)])
@@ -325,7 +334,7 @@ def test_a_shift_with_zero_padding_warns_once_and_says_why(padding: str, count: 
 def test_flags_are_unique_across_sections() -> None:
     for section in method_sections().values():
         names = [
-            name for part in (*(s for t, s in SECTIONS.items() if t != "method"), section) for name in part.model_fields
+            name for part in (*(s for t, s in SECTIONS.items() if t != "method"), section) for name in fields_of(part)
         ]
         assert len(names) == len(set(names))
 

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from consts import block_name
 from heads.classifiers import pool_to_at_most
-from methods._bio import NUM_TARGETS, BioHead
-from methods.predsim import PredSim
+from methods.predsim import NUM_TARGETS, BioHead, PredSim
 from model import Shape
 from tests.conftest import CLASSES, gradients, make_batch, make_method
 from tests.objectives.test_similarity import by_loops

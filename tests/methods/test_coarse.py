@@ -10,8 +10,8 @@ import torch
 import methods
 from consts import SUPER_CLASSES
 from datamodules.base import Batch, DataSpec
+from datamodules.super_classes import CoarseLabels
 from methods._base import Method
-from methods._coarse import CoarseLabels
 from model import build_backbone
 from objectives.classification import merged_logits
 from objectives.similarity import similarity_matching

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from consts import CPC_LOSS, block_name
+from consts import block_name
 from datamodules.base import Batch
 from heads.prediction import RowPrediction, num_predicted
-from methods._cpc import CANDIDATES
 from methods._local import LocalMethod
 from model import Shape
+from tasks.cpc import CANDIDATES
 from tests.conftest import gradients, make_batch, make_method, strided_backbone
 from utils import UsageError
 
@@ -67,7 +67,7 @@ def test_equals_the_weighted_sum_of_losses_by_loops(weights: tuple[float, float]
             total = total + (loss if index == 2 else weights[0] * loss)
         if index < 2:
             own = by_loops(oracle, index, features_BCHW, prepared)
-            torch.testing.assert_close(output.metrics[f"{block_name(index)}/{CPC_LOSS}"], own.detach())
+            torch.testing.assert_close(output.metrics[f"{block_name(index)}/cpc_loss"], own.detach())
             total = total + weights[1] * own
     total.backward()
     for key, gradient in gradients(oracle).items():
@@ -96,7 +96,7 @@ def test_without_weights_it_is_at_chance() -> None:
             head.predictor.weight.zero_()
     output = method.fill_grads(make_batch())
     for index in range(2):
-        assert output.metrics[f"{block_name(index)}/{CPC_LOSS}"].item() == pytest.approx(math.log(17))
+        assert output.metrics[f"{block_name(index)}/cpc_loss"].item() == pytest.approx(math.log(17))
 
 
 def test_candidates_are_those_of_the_default_generator_and_new_in_every_step() -> None:
@@ -157,7 +157,7 @@ def test_alone_no_label_reaches_a_block_but_the_last() -> None:
     ],
 )
 def test_a_block_must_have_something_to_learn_from(name: str, settings: dict[str, object]) -> None:
-    with pytest.raises(UsageError, match=r"alone needs maps of 3 rows or more.*that of block_01 is 2x2"):
+    with pytest.raises(UsageError, match="block_01 would learn nothing: its map of 2x2 is too small"):
         make_method(name, strided_backbone(), **settings)
     make_method(name, strided_backbone(stride=1), **settings)
     make_method(name, strided_backbone(), **settings, supcon_loss_weight=1)

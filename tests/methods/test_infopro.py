@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from consts import RECONSTRUCTION_LOSS, block_name
-from methods.infopro import InfoPro
+from consts import block_name, loss_name
+from methods.infopro import RECONSTRUCTION, InfoPro
 from objectives.contrastive import supervised_contrastive
 from tests.conftest import gradients, make_batch, make_method
 
@@ -68,11 +68,11 @@ def test_weights_are_linear_in_depth() -> None:
     from tests.methods.test_modules import five_blocks
 
     method = make_method("infopro", five_blocks(), model="VGG8c")
-    found = [method.weight(RECONSTRUCTION_LOSS, index) for index in range(4)]
+    found = [method.weight(RECONSTRUCTION, index) for index in range(4)]
     assert found == pytest.approx([5, 5 - 1.6, 5 - 3.2, 0.2])
     assert [method.weight("pred_loss", index) for index in range(4)] == pytest.approx([0.05, 0.2, 0.35, 0.5])
     two = make_method("infopro", num_modules=2)
-    assert (two.weight(RECONSTRUCTION_LOSS, 0), two.weight("pred_loss", 0)) == (5, 0.05)
+    assert (two.weight(RECONSTRUCTION, 0), two.weight("pred_loss", 0)) == (5, 0.05)
 
 
 def test_a_head_without_weight_is_not_built() -> None:
@@ -89,5 +89,5 @@ def test_a_silent_decoder_costs_ln_2_and_draws_grey() -> None:
         pictures = method.eval().reconstructions(batch)
     assert sorted(pictures) == [0, 1]
     assert torch.equal(pictures[0][0], batch.x_BCHW) and not pictures[0][1].any()  # 0.5 normalised
-    loss = method.fill_grads(batch).metrics[f"{block_name(0)}/{RECONSTRUCTION_LOSS}"]
+    loss = method.fill_grads(batch).metrics[f"{block_name(0)}/{loss_name(RECONSTRUCTION)}"]
     assert loss.item() == pytest.approx(math.log(2))

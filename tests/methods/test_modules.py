@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from methods._base import Method
 from methods._local import LocalMethod
-from methods._modules import costs, partition
-from model import Backbone, Shape, convolutional_block, mlp
+from model import Backbone, Shape, block_costs, convolutional_block, cut, mlp, sum_of_squares
 from schemas import ModelArgs
 from tests.conftest import CLASSES, build, make_batch, make_method, make_spec, strided_backbone
 
@@ -135,13 +134,13 @@ def test_a_partition_is_the_best_of_all(costs_of: list[int], num_parts: int) -> 
 
     last = len(costs_of) - 1
     every = [(*ends, last) for ends in itertools.combinations(range(last), num_parts - 1)]
-    assert partition(costs_of, num_parts) == min(every, key=lambda ends: (badness(ends), ends))
+    assert cut(costs_of, num_parts, sum_of_squares) == min(every, key=lambda ends: (badness(ends), ends))
 
 
 @pytest.mark.parametrize(("count", "num_parts", "ends"), [(16, 4, (3, 7, 11, 15)), (55, 4, (12, 26, 40, 54))])
 def test_equal_parts_are_those_of_infopro(count: int, num_parts: int, ends: tuple[int, ...]) -> None:
     """Their ResNet-32 and ResNet-110 in four modules: the stem, then residual blocks."""
-    assert partition([1] * count, num_parts) == ends
+    assert cut([1] * count, num_parts, sum_of_squares) == ends
 
 
 def test_costs_are_those_of_arithmetic() -> None:
@@ -149,13 +148,13 @@ def test_costs_are_those_of_arithmetic() -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     taps, pixels = 25, (32 * 32, 16 * 16, 8 * 8)
     flops = [2 * 2 * taps * inputs * 128 * count for inputs, count in zip((3, 128, 128), pixels, strict=True)]
-    assert costs(network, spec, "flops") == flops
+    assert block_costs(network, spec, "flops") == flops
     # Of two images: the input (the first block's takes part, its weight needs it), what the convolution and BatchNorm
     # with ReLU give, in floats, and of each pooled value its place; BatchNorm also keeps two means and two deviations.
     sizes = zip((3 * 32 * 32, 128 * 256, 128 * 64), pixels, strict=True)
     memory = [2 * (4 * inputs + 8 * 128 * count + 8 * 128 * count // 4) + 4 * 4 * 128 for inputs, count in sizes]
-    assert costs(network, spec, "memory") == memory
-    assert costs(network, spec, "equal") == [1, 1, 1]
+    assert block_costs(network, spec, "memory") == memory
+    assert block_costs(network, spec, "equal") == [1, 1, 1]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 

@@ -9,8 +9,9 @@ import torch
 
 from consts import block_name
 from methods._local import LocalMethod
-from methods._restore import BRIGHTNESS, MASK, Colourisation
 from schemas import build_args
+from tasks.colourise import BRIGHTNESS, Colourisation
+from tasks.inpaint import MASK
 from tests.conftest import gradients, make_batch, make_method, make_spec, strided_backbone
 from utils import UsageError
 

@@ -7,11 +7,10 @@ import torch
 from torch.nn import functional as F
 
 from consts import block_name
-from datamodules.base import DataSpec
-from methods._local import LocalMethod, labelled
-from methods._ssl import Rotation
-from methods._tasks import SSL_TASKS
+from datamodules.base import LABELLED, DataSpec
+from methods._local import LocalMethod
 from schemas import build_args
+from tasks.rotate import Rotation
 from tests.conftest import gradients, make_batch, make_method, strided_backbone
 from utils import UsageError
 
@@ -129,7 +128,7 @@ def test_turned_images_stand_behind_the_upright_ones() -> None:
     for b in range(6):
         assert torch.equal(prepared.x_BCHW[6 + b], torch.rot90(batch.x_BCHW[b], b % 4, (1, 2)))
     hidden = method.run_block(0, prepared.x_BCHW)
-    assert labelled(hidden, batch).out_BCHW.shape[0] == 6
+    assert batch.part(hidden.out_BCHW, LABELLED).shape[0] == 6
 
 
 def test_images_that_are_not_square_cannot_be_turned() -> None:
@@ -168,11 +167,6 @@ def test_a_decoder_learns_to_give_back_the_image() -> None:
         optimizer.step()
         optimizer.zero_grad()
     assert losses[-1] < 0.5 * losses[0]
-
-
-def test_every_task_has_its_words() -> None:
-    field = build_args({"method": "dgl"}).method.__class__.model_fields["ssl_task"]
-    assert set(field.annotation.__args__) == set(SSL_TASKS)
 
 
 def test_a_batch_that_does_not_divide_by_four_can_be_turned() -> None:

@@ -1,13 +1,12 @@
-"""Supervised contrast of local methods: every block but the last also learns which images share a label.
+"""Supervised contrast: every block but the last also learns which images share a label.
 
 Paper:
     Khosla et al. 2020, "Supervised Contrastive Learning", arXiv 2004.11362; as a local loss: InfoPro, arXiv 2101.10832.
 
 Signal:
-    Block i minimises ``l_i + c k_i``, where l_i is what it learns without this option, c ``--supcon_loss_weight``, and
-    k_i the loss `objectives.contrastive.supervised_contrastive` of a projection of its output before the pool. With
-    ``--ssl`` the method's own loss and the task keep their weights, so that any of the three can be switched off:
-    ``--ssl --pred_loss_weight 0 --ssl_loss_weight 0 --supcon_loss_weight 1`` is contrast alone.
+    s_i is the loss `objectives.contrastive.supervised_contrastive` of a projection of the block's output before its
+    pool, with ``--contrast_temperature``, over the labelled images. ``--ssl --pred_loss_weight 0 --ssl_loss_weight 0
+    --supcon_loss_weight 1`` is contrast alone.
 
 Cost:
     A head of two linear layers for each block, and batch x batch numbers.
@@ -26,17 +25,16 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from consts import block_name
-from datamodules.base import Batch
+from datamodules.base import LABELLED, Batch
 from heads.projection import projection
-from methods._records import leading
-from methods._ssl import SslTask
 from model import Shape
 from objectives.contrastive import supervised_contrastive
+from sections.tasks.supcon import SupconArgs
+from tasks._base import Task
 
 
-class SupervisedContrast(SslTask):
-    """Images of one label shall have like projections. Images without labels are left out."""
+class SupervisedContrast(Task):
+    """Pull images of one label together in projection space. Images without labels are left out."""
 
     def build_head(self, shape: Shape) -> nn.Module:
         """A projection."""
@@ -44,5 +42,5 @@ class SupervisedContrast(SslTask):
 
     def loss(self, index: int, features_BCHW: Tensor, batch: Batch) -> Tensor:
         """SupCon among the labelled images."""
-        z_BD = self.heads[block_name(index)](leading(features_BCHW, batch))
-        return supervised_contrastive(z_BD, batch.y_B, self.args.contrast_temperature)
+        z_BD = self.head(index)(batch.part(features_BCHW, LABELLED))
+        return supervised_contrastive(z_BD, batch.y_B, self.args.group(SupconArgs).contrast_temperature)

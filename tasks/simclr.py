@@ -6,11 +6,9 @@ Paper:
     2008.01342.
 
 Signal:
-    Block i minimises ``l_i + v n_i``, where l_i is what it learns without this option, v ``--simclr_loss_weight``, and
-    n_i the loss `objectives.contrastive.simclr` of projections of its output before the pool, with
-    ``--simclr_temperature``. The second views stand behind the labelled images and serve this loss alone. It is
-    another weight in the sum of ``--ssl``, so ``--ssl --pred_loss_weight 0 --ssl_loss_weight 0 --simclr_loss_weight 1``
-    is contrast of views alone, without labels.
+    s_i is the loss `objectives.contrastive.simclr` of projections of the block's output before its pool, with
+    ``--simclr_temperature``, over both augmentations of the labelled images. The second ones serve tasks alone.
+    ``--ssl --pred_loss_weight 0 --ssl_loss_weight 0 --simclr_loss_weight 1`` is contrast of views alone.
 
 Cost:
     Twice the images, a head of two linear layers for each block, and 4 x batch x batch numbers.
@@ -31,25 +29,20 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from consts import block_name
-from datamodules.base import Batch
+from datamodules.base import LABELLED, SECOND_VIEW, Batch
 from heads.projection import projection
-from layers.rows import rows
-from methods._ssl import SslTask, appended
 from model import Shape
 from objectives.contrastive import simclr
+from sections.tasks.simclr import SimclrArgs
+from tasks._base import Task
 
 
-class ViewContrast(SslTask):
-    """Two views of an image shall have like projections, unlike those of all other images."""
+class ViewContrast(Task):
+    """Pull two views of one image together in projection space, and apart from all other images."""
 
     def build_head(self, shape: Shape) -> nn.Module:
         """A projection."""
         return projection(shape)
-
-    def prepare(self, batch: Batch) -> Batch:
-        """Append the second views. It must be the first task to append; images to look at have none."""
-        return batch if batch.second_BCHW is None else appended(batch, batch.second_BCHW)
 
     def loss(self, index: int, features_BCHW: Tensor, batch: Batch) -> Tensor:
         """NT-Xent of both views.
@@ -57,7 +50,5 @@ class ViewContrast(SslTask):
         Raises:
             ValueError: the batch has one view only.
         """
-        if batch.second_BCHW is None:
-            raise ValueError("SimCLR's loss needs a second view of every image; a Feed gives it with two_views")
-        z_VD = self.heads[block_name(index)](rows(features_BCHW, 0, 2 * batch.y_B.shape[0]))
-        return simclr(z_VD, self.args.simclr_temperature)
+        z_VD = self.head(index)(batch.part(features_BCHW, LABELLED, SECOND_VIEW))
+        return simclr(z_VD, self.args.group(SimclrArgs).simclr_temperature)

@@ -1,4 +1,4 @@
-"""Easier targets for early blocks: first two super-classes, then more, at last the classes themselves.
+"""Coarse labels for early blocks: first two super-classes, then five, and for the last third the classes themselves.
 
 Paper:
     An idea in the notes of AlonNT/Thesis that was not run there.
@@ -25,7 +25,6 @@ from torch import Tensor, nn
 
 from consts import SUPER_CLASSES
 from datamodules.base import DataSpec
-from objectives.classification import merged_logits
 from utils import UsageError
 
 
@@ -64,8 +63,3 @@ class CoarseLabels(nn.Module):
         """Labels on the level of block ``index``, and how many there are."""
         member_GN = self.member_GN(index)
         return (y_B, self.num_classes) if member_GN is None else (member_GN[:, y_B].int().argmax(0), len(member_GN))
-
-    def logits(self, index: int, logits_BN: Tensor) -> Tensor:
-        """Logits on the level of block ``index``."""
-        member_GN = self.member_GN(index)
-        return logits_BN if member_GN is None else merged_logits(logits_BN, member_GN)

@@ -6,13 +6,12 @@ Paper:
     Coding", arXiv 1807.03748; code loeweX/Greedy_InfoMax.
 
 Signal:
-    Block i minimises ``l_i + p c_i``, where l_i is what it learns without this option, p ``--cpc_loss_weight``, and c_i
-    the loss `objectives.contrastive.predictive_coding`. With z the block's output before the pool, averaged to at most
-    7x7 positions, ``z_r`` at row r of a column predicts ``z_{r+k+1}`` in the same column for k = 1 to 5, as far as
-    there are rows: the score of a candidate z is ``z^T W_k z_r``, and the right one must be found among 16 more, drawn
-    from all positions of all images. c_i is the mean over k; ln 17 = 2.833 is chance. Blocks whose map has less than
-    three rows have no such loss. It is another weight in the sum of ``--ssl``, so ``--ssl --pred_loss_weight 0
-    --ssl_loss_weight 0 --cpc_loss_weight 1`` is Greedy InfoMax, where all maps are large enough.
+    s_i is the loss `objectives.contrastive.predictive_coding`. With z the block's output before the pool, averaged to
+    at most 7x7 positions, ``z_r`` at row r of a column predicts ``z_{r+k+1}`` in the same column for k = 1 to 5, as far
+    as there are rows: the score of a candidate z is ``z^T W_k z_r``, and the right one must be found among 16 more,
+    drawn from all positions of all images. s_i is the mean over k; ln 17 = 2.833 is chance. Blocks whose map has less
+    than three rows have no such loss. ``--ssl --pred_loss_weight 0 --ssl_loss_weight 0 --cpc_loss_weight 1`` is Greedy
+    InfoMax, where all maps are large enough.
 
 Cost:
     For each block a 1x1 convolution to at most five times its channels, and 17 candidates of its width for every
@@ -39,14 +38,12 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from consts import block_name
-from datamodules.base import Batch, DataSpec
+from datamodules.base import LABELLED, Batch, DataSpec
 from heads.prediction import GRID, SKIP, RowPrediction, num_predicted
-from methods._records import leading
-from methods._ssl import SslTask
 from model import Backbone, Shape
 from objectives.contrastive import predictive_coding
-from schemas import LocalArgs
+from sections.rule import MethodArgs
+from tasks._base import Task
 from utils import UsageError
 
 NUM_NEGATIVES = 16
@@ -54,29 +51,27 @@ NUM_ANCHORS = (GRID - 1 - SKIP) * GRID  # positions of an image from which anyth
 CANDIDATES = "cpc_candidates"
 
 
-class PredictiveCoding(SslTask):
-    """Positions of a map shall tell what lies below them.
+class PredictiveCoding(Task):
+    """Predict from each position of a map what lies below it.
 
     Raises:
-        UsageError: no block has a map in which anything lies far enough below, or one that has not would learn nothing.
+        UsageError: no block has a map in which anything lies far enough below.
     """
 
-    def __init__(self, args: LocalArgs, backbone: Backbone, spec: DataSpec, blocks: Iterable[int]) -> None:
-        shapes = {i: backbone.block(i).features_shape for i in blocks}
-        fitting = [i for i, shape in shapes.items() if num_predicted(shape)]
-        needed = f"{2 + SKIP} rows or more, in which to predict what lies below"
-        if shapes and not fitting:
-            raise UsageError(f"--cpc_loss_weight needs maps of {needed}; no block but the last has one")
-        if args.cpc_alone and len(fitting) < len(shapes):
-            index, shape = next((i, shape) for i, shape in shapes.items() if i not in fitting)
+    def __init__(self, args: MethodArgs, backbone: Backbone, spec: DataSpec, blocks: Iterable[int]) -> None:
+        super().__init__(args, backbone, spec, blocks := list(blocks))
+        if blocks and not self.heads:
             raise UsageError(
-                f"--cpc_loss_weight alone needs maps of {needed}; that of {block_name(index)} is {shape.height}x"
-                f"{shape.width}: give the blocks another loss beside it, as a --pred_loss_weight above 0"
+                f"--cpc_loss_weight needs maps of {2 + SKIP} rows or more, in which to predict what lies below; no "
+                "block but the last has one"
             )
-        super().__init__(args, backbone, spec, fitting)
+
+    def fits(self, shape: Shape) -> bool:
+        """Whether anything lies far enough below."""
+        return num_predicted(shape) > 0
 
     def build_head(self, shape: Shape) -> nn.Module:
-        """What predicts the rows below."""
+        """Predicts the rows below."""
         return RowPrediction(shape)
 
     def prepare(self, batch: Batch) -> Batch:
@@ -86,5 +81,5 @@ class PredictiveCoding(SslTask):
 
     def loss(self, index: int, features_BCHW: Tensor, batch: Batch) -> Tensor:
         """InfoNCE, on the labelled images."""
-        z_BCHW, predicted_BKCHW = self.heads[block_name(index)](leading(features_BCHW, batch))
+        z_BCHW, predicted_BKCHW = self.head(index)(batch.part(features_BCHW, LABELLED))
         return predictive_coding(z_BCHW, predicted_BKCHW, batch.drawn[CANDIDATES], SKIP)

@@ -33,20 +33,13 @@ Reference numbers:
 
 from __future__ import annotations
 
+from sections.fields import POSITIVE, Section, setting
 
-class Phases:
-    """Which blocks learn when: all of them at once, or one in each of as many phases.
 
-    Attributes:
-        blocks: those that are trained in the run.
-        count: number of phases.
-        now: the present one, from 0.
-    """
+class Phases(Section):
+    """Order of local methods."""
 
-    def __init__(self, blocks: range, one_by_one: bool = False) -> None:
-        self.blocks, self.count, self.now = blocks, len(blocks) if one_by_one else 1, 0
-
-    @property
-    def learning(self) -> range:
-        """The blocks that learn now; those before them stay as they are."""
-        return self.blocks if self.count == 1 else self.blocks[self.now : self.now + 1]
+    sequential: bool = setting(
+        False, "train one block (or module) after the other, each for an equal share of --epochs, then freeze it",
+        excludes={"overlap": (POSITIVE, "a block that is finished learns no more")},
+    )  # fmt: skip

@@ -1,0 +1,54 @@
+"""What every training rule can be told."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import model_validator
+
+from sections.fields import Composite, Other, setting
+from sections.task import Tasks
+
+DEFAULT_METHOD = "bp"
+
+
+class MethodArgs(Composite):
+    """Training rule, settings of every method.
+
+    A rule's own section is a subclass in a file of ``sections/rules/`` that is named as the rule's in ``methods/``. It
+    lists the option groups that the rule takes and adds only what is its own.
+
+    Attributes:
+        BLOCKS_ALONE: whether a block learns from itself and what lies below, so that stages can be trained at the same
+            time; a setting that breaks it ``excludes`` ``--layer_parallel``.
+    """
+
+    BLOCKS_ALONE: ClassVar[bool] = False
+
+    method: str = setting(DEFAULT_METHOD, "training rule; --NAME is short for --method NAME")
+    first_trainable_block: int = setting(
+        0, "blocks before this one stay as initialised (weights and statistics); negative counts from the end"
+    )
+    skip_frozen_blocks: bool = setting(
+        False, "leave out what these blocks compute; only their pools stay", needs={"first_trainable_block": Other(0)}
+    )
+
+    @classmethod
+    def rule(cls) -> str:
+        """The name of the rule: that of the section's file."""
+        return cls.__module__.rpartition(".")[2]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_as_its_file(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {"method": cls.rule()} | values
+
+    @property
+    def tasks(self) -> Tasks:
+        """The auxiliary tasks; none, if the rule takes none."""
+        return self.group(Tasks)
+
+    @property
+    def contrasts_labels(self) -> bool:
+        """Whether a loss compares images of one label, of which a batch must then hold some."""
+        return any(task.CONTRASTS_LABELS for task, _ in self.tasks.active.values())

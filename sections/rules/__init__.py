@@ -1,0 +1,1 @@
+"""The settings of training rules, one file each, named as in ``methods/``."""

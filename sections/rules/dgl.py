@@ -1,0 +1,30 @@
+"""Settings of ``--method dgl``."""
+
+from __future__ import annotations
+
+from sections.fields import POSITIVE, setting
+from sections.heads import Heads, Momentum
+from sections.labels import Smoothing, SuperClasses
+from sections.modules import Modules, Overlap
+from sections.phases import Phases
+from sections.rule import MethodArgs
+from sections.task import Tasks
+
+
+class DglArgs(MethodArgs):
+    """Decoupled greedy learning (dgl)."""
+
+    GROUPS = (Smoothing, SuperClasses, Heads, Momentum, Modules, Overlap, Phases, Tasks)
+    BLOCKS_ALONE = True
+
+    is_direct_global: bool = setting(
+        False, "mix the last block's logit gradient into every block's",
+        excludes={"overlap": (POSITIVE, ""), "sequential": ((True,), "")},
+    )  # fmt: skip
+    last_gradient_weight: float = setting(
+        0.5,
+        "weight of the last block's logit gradient in that mixture",
+        ge=0,
+        le=1,
+        needs={"is_direct_global": (True,)},
+    )

@@ -1,0 +1,1 @@
+"""The settings of auxiliary tasks, one file each, named as in ``tasks/``."""

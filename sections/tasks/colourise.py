@@ -1,0 +1,12 @@
+"""Settings of the task ``colourise``."""
+
+from __future__ import annotations
+
+from sections.task import TaskArgs
+
+
+class ColouriseArgs(TaskArgs):
+    """Colourisation."""
+
+    ABOUT = "drawing the colours of a grey copy"
+    IN_SSL = DECODES = True

@@ -1,0 +1,11 @@
+"""Settings of the task ``cpc``."""
+
+from __future__ import annotations
+
+from sections.task import TaskArgs
+
+
+class CpcArgs(TaskArgs):
+    """Predictive coding."""
+
+    ABOUT = "predicting a block's map from the rows above (Greedy InfoMax)"

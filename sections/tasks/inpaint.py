@@ -1,0 +1,12 @@
+"""Settings of the task ``inpaint``."""
+
+from __future__ import annotations
+
+from sections.task import TaskArgs
+
+
+class InpaintArgs(TaskArgs):
+    """Inpainting."""
+
+    ABOUT = "drawing a masked rectangle of the image"
+    IN_SSL = DECODES = True

@@ -1,0 +1,12 @@
+"""Settings of the task ``reconstruct``."""
+
+from __future__ import annotations
+
+from sections.task import TaskArgs
+
+
+class ReconstructArgs(TaskArgs):
+    """Reconstruction."""
+
+    ABOUT = "giving back the image"
+    IN_SSL = DECODES = True

@@ -1,0 +1,20 @@
+"""Settings of the task ``rotate``."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from sections.task import TaskArgs
+
+
+class RotateArgs(TaskArgs):
+    """Rotation."""
+
+    ABOUT = "telling by how many quarter turns an image was turned"
+    IN_SSL = True
+    EXCLUDES: ClassVar = {
+        "pred_aux_type": (
+            ("auglocal",),
+            "its heads take their shape from blocks that do not tell rotations; give another --pred_aux_type",
+        )
+    }

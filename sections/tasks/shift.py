@@ -1,0 +1,25 @@
+"""Settings of the task ``shift``."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from sections.task import TaskArgs
+
+
+class ShiftArgs(TaskArgs):
+    """Shifted reconstruction."""
+
+    ABOUT = "giving back the image shifted, further from block to block"
+    IN_SSL = DECODES = True
+    REQUIRES: ClassVar = {"upsample": ((True,), "on a reduced image the shifts would be larger than they say")}
+
+    @classmethod
+    def warning(cls, padding_mode: str) -> str | None:
+        """A border of zeros hides what the shift wraps around the image."""
+        return (
+            "--shift_ssl_labels with --padding_mode zeros: the shift wraps around the image, and beyond a border "
+            "of zeros no block can see what it is to draw there; --padding_mode circular lets it"
+            if padding_mode == "zeros"
+            else None
+        )

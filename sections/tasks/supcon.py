@@ -1,0 +1,15 @@
+"""Settings of the task ``supcon``."""
+
+from __future__ import annotations
+
+from sections.fields import Above, setting
+from sections.task import TaskArgs
+
+
+class SupconArgs(TaskArgs):
+    """Supervised contrast."""
+
+    ABOUT = "a contrastive loss with labels"
+    CONTRASTS_LABELS = True
+
+    contrast_temperature: float = setting(0.1, "temperature of that loss", gt=0, needs={"supcon_loss_weight": Above(0)})
