@@ -10,7 +10,7 @@ WORKERS ?= 2
 DEMO ?= --epochs 6 --batch_size 32 --wandb disabled
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-faults soak check format docs figures bench clean
+.PHONY: help setup demo run test test-faults soak check format golden docs figures bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -47,6 +47,9 @@ check: $(SETUP) ## formatting, lint and types
 format: $(SETUP) ## format the code and mend what lint can mend
 	@$(PY) -m ruff format .
 	@$(PY) -m ruff check --fix .
+
+golden: $(SETUP) ## write the golden traces of a rule or a task: make golden NAME=dgl
+	@$(PY) -m tests.methods.test_golden $(NAME)
 
 docs: $(SETUP) ## write docs/methods.md from the docstrings
 	@$(PY) docs/generate.py

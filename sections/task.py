@@ -43,6 +43,7 @@ class TaskArgs(Section):
         DECODES: whether its head draws an image, for which ``--upsample`` matters.
         TWO_VIEWS: whether it compares two augmentations of every image.
         CONTRASTS_LABELS: whether it compares images of one label.
+        DRAWS: whether it draws random numbers in a step, for which the engine seeds the generator.
         REQUIRES, EXCLUDES: relations of the weight to other settings, see `sections.fields.setting`.
     """
 
@@ -51,6 +52,7 @@ class TaskArgs(Section):
     DECODES: ClassVar[bool] = False
     TWO_VIEWS: ClassVar[bool] = False
     CONTRASTS_LABELS: ClassVar[bool] = False
+    DRAWS: ClassVar[bool] = False
     REQUIRES: ClassVar[dict[str, Any]] = {}
     EXCLUDES: ClassVar[dict[str, Any]] = {}
 

@@ -12,45 +12,59 @@ from datamodules.base import Batch, DataSpec
 from methods._base import Method
 from model import Backbone, Shape, build_backbone, convolutional_block, mlp
 from schemas import ModelArgs, build_args
+from sections.task import TASKS, TaskArgs
 
 CLASSES = tuple("abcde")
 
-# Every method, and every setting that makes another training rule of it: method and settings by a name.
-CASES: dict[str, tuple[str, dict[str, object]]] = {name: (name, {}) for name in methods.names()} | {
-    "dgl direct global": ("dgl", {"is_direct_global": True}),
-    "dgl ssl": ("dgl", {"ssl": True}),
-    "dgl ssl bilinear": ("dgl", {"ssl": True, "upsample": True, "upsample_type": "bilinear"}),
-    "dgl ssl shift alone": ("dgl", {"ssl": True, "ssl_task": "shift", "upsample": True, "pred_loss_weight": 0}),
-    "dgl ssl rotate": ("dgl", {"ssl": True, "ssl_task": "rotate"}),
-    "dgl ssl inpaint": ("dgl", {"ssl": True, "ssl_task": "inpaint"}),
-    "dgl ssl colourise": ("dgl", {"ssl": True, "ssl_task": "colourise", "upsample": True}),
-    "predsim local classifier": ("predsim", {"local_classifier": True}),
-    "predsim ssl": ("predsim", {"ssl": True, "upsample": True}),
-    "predsim bio": ("predsim", {"bio": True}),
-    "infopro softmax": ("infopro", {"label_loss": "softmax"}),
-    "infopro ssl": ("infopro", {"ssl": True, "ssl_task": "rotate", "label_weight_first": 0}),
-    "critic normalised": ("critic", {"pred_aux_type": "cnn", "cascade_loss_weight": 0.1}),
-    "critic ssl": ("critic", {"ssl": True, "ssl_task": "rotate"}),
-    "dgl supcon": ("dgl", {"supcon_loss_weight": 0.5}),
-    "dgl ssl supcon": ("dgl", {"ssl": True, "supcon_loss_weight": 0.5}),
-    "predsim supcon": ("predsim", {"supcon_loss_weight": 0.5}),
-    "dgl simclr": ("dgl", {"simclr_loss_weight": 0.5}),
-    "dgl ssl supcon simclr": (
-        "dgl",
-        {"ssl": True, "ssl_task": "rotate", "supcon_loss_weight": 0.5, "simclr_loss_weight": 1},
-    ),
-    "dgl simclr overlap": ("dgl", {"simclr_loss_weight": 0.5, "overlap": 1}),
-    "infopro simclr": ("infopro", {"simclr_loss_weight": 0.5}),
-    "dgl cpc": ("dgl", {"cpc_loss_weight": 0.5}),
-    "predsim cpc": ("predsim", {"cpc_loss_weight": 0.5}),
-    "dgl auglocal": ("dgl", {"pred_aux_type": "auglocal"}),
-    "dgl man": ("dgl", {"man": True}),
-    "infopro man": ("infopro", {"man": True}),
-    "dgl overlap": ("dgl", {"overlap": 1}),
-    "dgl ssl overlap": ("dgl", {"overlap": 1, "ssl": True, "ssl_task": "rotate"}),
-    "predsim overlap": ("predsim", {"overlap": 2}),
-}
-DRAWING = {"dgl ssl inpaint", "dgl cpc", "predsim cpc"}  # the cases that draw random numbers in a step
+
+def of_task(section: type[TaskArgs]) -> dict[str, object]:
+    """Settings that switch a task on, with the settings that it requires."""
+    return {section.weight_name(): 0.5} | dict.fromkeys(section.REQUIRES, True)
+
+
+# Every method, dgl with every task, and every setting that makes another training rule of one: method and settings by a
+# name, in which the words of a task's or a rule's name are those of its file.
+CASES: dict[str, tuple[str, dict[str, object]]] = (
+    {name: (name, {}) for name in methods.names()}
+    | {f"dgl {name}": ("dgl", of_task(section)) for name, section in TASKS.items()}
+    | {
+        "dgl direct global": ("dgl", {"is_direct_global": True}),
+        "dgl ssl": ("dgl", {"ssl": True}),
+        "dgl ssl bilinear": ("dgl", {"ssl": True, "upsample": True, "upsample_type": "bilinear"}),
+        "dgl ssl shift alone": ("dgl", {"ssl": True, "ssl_task": "shift", "upsample": True, "pred_loss_weight": 0}),
+        "dgl ssl rotate": ("dgl", {"ssl": True, "ssl_task": "rotate"}),
+        "dgl ssl inpaint": ("dgl", {"ssl": True, "ssl_task": "inpaint"}),
+        "dgl ssl colourise": ("dgl", {"ssl": True, "ssl_task": "colourise", "upsample": True}),
+        "predsim local classifier": ("predsim", {"local_classifier": True}),
+        "predsim ssl": ("predsim", {"ssl": True, "upsample": True}),
+        "predsim bio": ("predsim", {"bio": True}),
+        "infopro softmax": ("infopro", {"label_loss": "softmax"}),
+        "infopro ssl": ("infopro", {"ssl": True, "ssl_task": "rotate", "label_weight_first": 0}),
+        "critic normalised": ("critic", {"pred_aux_type": "cnn", "cascade_loss_weight": 0.1}),
+        "critic ssl": ("critic", {"ssl": True, "ssl_task": "rotate"}),
+        "dgl ssl supcon": ("dgl", {"ssl": True, "supcon_loss_weight": 0.5}),
+        "predsim supcon": ("predsim", {"supcon_loss_weight": 0.5}),
+        "dgl ssl supcon simclr": (
+            "dgl",
+            {"ssl": True, "ssl_task": "rotate", "supcon_loss_weight": 0.5, "simclr_loss_weight": 1},
+        ),
+        "dgl simclr overlap": ("dgl", {"simclr_loss_weight": 0.5, "overlap": 1}),
+        "infopro simclr": ("infopro", {"simclr_loss_weight": 0.5}),
+        "predsim cpc": ("predsim", {"cpc_loss_weight": 0.5}),
+        "dgl auglocal": ("dgl", {"pred_aux_type": "auglocal"}),
+        "dgl man": ("dgl", {"man": True}),
+        "infopro man": ("infopro", {"man": True}),
+        "dgl overlap": ("dgl", {"overlap": 1}),
+        "dgl ssl overlap": ("dgl", {"overlap": 1, "ssl": True, "ssl_task": "rotate"}),
+        "predsim overlap": ("predsim", {"overlap": 2}),
+    }
+)
+
+
+def draws(case: str) -> bool:
+    """Whether a case draws random numbers in a step."""
+    return any(TASKS[word].DRAWS for word in case.split() if word in TASKS)
+
 
 # Those that train one block after the other; they promise other things than the rest.
 PHASED: dict[str, tuple[str, dict[str, object]]] = {
@@ -108,7 +122,7 @@ def make_method(case: str, backbone: Backbone | None = None, size: int = 8, **se
 
 def seed(case: str) -> None:
     """What the engine does before every step, for the cases that need it; the others must do without."""
-    if case in DRAWING:
+    if draws(case):
         torch.manual_seed(1)
 
 

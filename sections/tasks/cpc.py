@@ -9,3 +9,4 @@ class CpcArgs(TaskArgs):
     """Predictive coding."""
 
     ABOUT = "predicting a block's map from the rows above (Greedy InfoMax)"
+    DRAWS = True

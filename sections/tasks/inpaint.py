@@ -9,4 +9,4 @@ class InpaintArgs(TaskArgs):
     """Inpainting."""
 
     ABOUT = "drawing a masked rectangle of the image"
-    IN_SSL = DECODES = True
+    IN_SSL = DECODES = DRAWS = True

@@ -271,7 +271,7 @@ def test_settings_reach_the_end(run, words: str) -> None:
         ("--cpc_loss_weight 1 --first_trainable_block 6", "--cpc_loss_weight needs maps of 3 rows or more"),
         (
             "--ssl --pred_loss_weight 0 --ssl_loss_weight 0 --cpc_loss_weight 1",
-            "that of block_06 is 2x2: give the blocks",
+            "block_06 would learn nothing: its map of 2x2 is too small for",
         ),
     ],
 )

@@ -3,29 +3,63 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Callable
 
 import pytest
 import torch
 
 import methods
+import tasks
 from datamodules.base import Batch
 from methods._base import Method
 from schemas import method_sections
+from sections.task import TASKS
 from tests.conftest import CASES, build, gradients, make_batch, make_method, seed, strided_backbone
 
 NAMES = methods.names()
+HEADINGS = ("Paper", "Signal", "Cost", "Deviations", "Reference numbers")
 
 
-def test_every_file_has_its_section_and_every_section_its_file() -> None:
-    assert sorted(method_sections()) == NAMES
+PARTS = [f"methods/{name}" for name in NAMES] + [f"tasks/{name}" for name in tasks.names()]
+SECTIONS = {"methods": ("sections/rules", method_sections()), "tasks": ("sections/tasks", TASKS)}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_docstring_has_the_headings(name: str) -> None:
-    doc = __import__(f"methods.{name}", fromlist=["x"]).__doc__
-    for heading in ("Paper:", "Signal:", "Cost:", "Deviations:", "Reference numbers:"):
-        assert f"\n{heading}\n" in doc
+@pytest.mark.parametrize("part", PARTS)
+def test_every_rule_and_task_has_its_section(part: str) -> None:
+    room, _, name = part.partition("/")
+    folder, known = SECTIONS[room]
+    assert name in known, f"{part}.py has no settings: write {folder}/{name}.py, with the groups that it takes"
+    assert (methods if room == "methods" else tasks).load(name).__doc__, f"the class of {part}.py has no docstring"
+
+
+@pytest.mark.parametrize("section", [f"{folder}/{name}" for folder, known in SECTIONS.values() for name in known])
+def test_every_section_has_its_rule_or_task(section: str) -> None:
+    room = "methods" if "rules" in section else "tasks"
+    name = section.rpartition("/")[2]
+    assert f"{room}/{name}" in PARTS, f"{section}.py has no {room}/{name}.py"
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_docstring_has_the_headings(part: str) -> None:
+    doc = importlib.import_module(part.replace("/", ".")).__doc__ or ""
+    missing = [heading for heading in HEADINGS if f"\n{heading}:\n" not in doc]
+    assert not missing, f"the docstring of {part}.py lacks the headings {', '.join(missing)} (see methods/bp.py)"
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("first", [0, 1, -1])
+def test_exits_in_training_are_those_of_inference(case: str, first: int) -> None:
+    """Logits of the data's classes, for the same blocks: accuracies are made of them."""
+    method, batch = make_method(case, first_trainable_block=first), make_batch()
+    seed(case)
+    trained = method.fill_grads(batch).logits
+    with torch.no_grad():
+        seen = method.eval().block_logits(batch.x_BCHW)
+    for index, (own, other) in enumerate(zip(trained, seen, strict=True)):
+        assert (own is None) == (other is None), f"block {index}: logits in training and inference must both be None"
+        for logits in (own, other):
+            assert logits is None or logits.shape == (6, 5), f"block {index}: logits must be (images, classes)"
 
 
 @pytest.mark.parametrize("case", CASES)

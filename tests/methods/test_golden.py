@@ -1,12 +1,13 @@
 """Losses of twenty steps of every method, in float64, against the file that a reviewed run wrote.
 
-A change that moves them changes what the method computes. Write the file anew with
-``python -m tests.methods.test_golden`` and say in the commit why the numbers moved.
+A change that moves them changes what the method computes. Write those of a rule or a task anew with
+``make golden NAME=dgl`` and say in the commit why the numbers moved.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,11 +35,25 @@ def trace(case: str) -> list[list[float | None]]:
 
 @pytest.mark.parametrize("case", TRACED)
 def test_losses_are_the_golden_ones(case: str) -> None:
-    golden = json.loads(FILE.read_text())[case]
+    golden = json.loads(FILE.read_text()).get(case)
+    assert golden is not None, f"no golden trace of {case!r}; write it with: make golden NAME={case.split()[-1]}"
     for step, (row, expected) in enumerate(zip(trace(case), golden, strict=True)):
         for index, (loss, value) in enumerate(zip(row, expected, strict=True)):
             assert loss == (value if value is None else pytest.approx(value, rel=1e-9)), (step, index)
 
 
+def write(name: str) -> None:
+    """Write the traces of the cases that have the rule or task ``name``, and drop those that are no cases."""
+    golden = json.loads(FILE.read_text())
+    chosen = [case for case in TRACED if name in case.split()]
+    if not chosen:
+        sys.exit(
+            f"no case has {name!r}; there are {', '.join(sorted({word for case in TRACED for word in case.split()}))}"
+        )
+    golden |= {case: trace(case) for case in chosen}
+    FILE.write_text(json.dumps({case: golden[case] for case in TRACED if case in golden}, indent=1) + "\n")
+    print(f"written: {', '.join(chosen)}")
+
+
 if __name__ == "__main__":
-    FILE.write_text(json.dumps({case: trace(case) for case in TRACED}, indent=1) + "\n")
+    write(*sys.argv[1:])
