@@ -1,4 +1,4 @@
-"""Sections that are found by the names of their files: one for each rule, and one for each auxiliary task."""
+"""Parts that are found by the names of their files: rules, tasks, and the settings of both."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import importlib
 import pkgutil
 from typing import TypeVar
 
-from sections.fields import Section
+Kind = TypeVar("Kind")
 
-Kind = TypeVar("Kind", bound=Section)
+
+def names(package: str) -> list[str]:
+    """The files of ``package``, sorted; those that start with ``_`` are families. Does not import them."""
+    path = importlib.import_module(package).__path__
+    return sorted(info.name for info in pkgutil.iter_modules(path) if not info.name.startswith("_"))
+
+
+def only(package: str, name: str, kind: type[Kind]) -> type[Kind]:
+    """Import a file of ``package`` and return the one subclass of ``kind`` that it defines."""
+    module = importlib.import_module(f"{package}.{name}")
+    found = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, kind)]
+    found = [each for each in found if each.__module__ == module.__name__]
+    assert len(found) == 1, f"{package}/{name}.py must define exactly one {kind.__name__}, not {found}"
+    return found[0]
 
 
 def found(package: str, kind: type[Kind]) -> dict[str, type[Kind]]:
-    """By file name in alphabetical order, the one subclass of ``kind`` that each file of ``package`` defines."""
-    path = importlib.import_module(package).__path__
-    names = sorted(info.name for info in pkgutil.iter_modules(path) if not info.name.startswith("_"))
-    return {name: only(f"{package}.{name}", kind) for name in names}
-
-
-def only(module: str, kind: type[Kind]) -> type[Kind]:
-    """The one subclass of ``kind`` that ``module`` defines."""
-    values = vars(importlib.import_module(module)).values()
-    sections = [each for each in values if isinstance(each, type) and issubclass(each, kind)]
-    sections = [each for each in sections if each.__module__ == module]
-    assert len(sections) == 1, f"{module} must define exactly one {kind.__name__}, not {sections}"
-    return sections[0]
+    """By file name, what each file of ``package`` defines."""
+    return {name: only(package, name, kind) for name in names(package)}

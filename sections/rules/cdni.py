@@ -1,7 +1,5 @@
 """Settings of ``--method cdni``."""
 
-from __future__ import annotations
-
 from sections.fields import again
 from sections.rules.dni import DniArgs
 

@@ -1,7 +1,5 @@
 """Settings of ``--method critic``."""
 
-from __future__ import annotations
-
 from sections.fields import again, setting
 from sections.heads import HeadKind, Heads
 from sections.labels import Smoothing

@@ -1,7 +1,5 @@
 """Settings of ``--method dgl``."""
 
-from __future__ import annotations
-
 from sections.fields import POSITIVE, setting
 from sections.heads import Heads, Momentum
 from sections.labels import Smoothing, SuperClasses

@@ -1,7 +1,5 @@
 """Settings of ``--method dni``."""
 
-from __future__ import annotations
-
 from sections.fields import setting
 from sections.labels import Smoothing
 from sections.rule import MethodArgs

@@ -1,7 +1,5 @@
 """Settings of ``--method fa``."""
 
-from __future__ import annotations
-
 from sections.labels import Smoothing
 from sections.rule import MethodArgs
 

@@ -1,7 +1,5 @@
 """Settings of ``--method predsim``."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import model_validator

@@ -1,7 +1,5 @@
 """Settings of the task ``inpaint``."""
 
-from __future__ import annotations
-
 from sections.task import TaskArgs
 
 

@@ -1,7 +1,5 @@
 """Settings of the task ``shift``."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from sections.task import TaskArgs

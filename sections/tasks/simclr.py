@@ -1,7 +1,5 @@
 """Settings of the task ``simclr``."""
 
-from __future__ import annotations
-
 from sections.fields import POSITIVE, setting
 from sections.task import TaskArgs
 

@@ -1,7 +1,5 @@
 """Settings of the task ``supcon``."""
 
-from __future__ import annotations
-
 from sections.fields import Above, setting
 from sections.task import TaskArgs
 
