@@ -59,22 +59,26 @@ def predictive_coding(z_BCHW: Tensor, predicted_BKCHW: Tensor, candidate_BGN: Te
     Args:
         z_BCHW: the map, of at least K + ``skip`` + 1 rows.
         predicted_BKCHW: what every position predicts, number k (from 0) for the position k + 1 + ``skip`` rows below.
-        candidate_BGN: for the g-th of an image's positions (row by row) N numbers from 0; modulo B H W they name the
-            positions of the batch, image by image and row by row, that are the negatives. The same for all k.
+        candidate_BGN: for the g-th of an image's positions (row by row) N whole numbers from 0, the same for all k.
+            They name the negatives: of the positions of all images in the rows that are predicted, from
+            k + 1 + ``skip`` down, counted image by image and row by row, the number modulo how many there are.
         skip: rows left out.
+
+    Negatives from those rows only, as in loeweX/Greedy_InfoMax: from the whole map, a vertical trend in the features
+    would tell many of them from the positive, which lies further down than they do on average.
     """
     if z_BCHW.dtype.itemsize < 4:  # once, and not for every negative
         z_BCHW, predicted_BKCHW = z_BCHW.float(), predicted_BKCHW.float()
     num_columns = z_BCHW.shape[3]
     z_BHWC = z_BCHW.permute(0, 2, 3, 1)
-    z_PC = z_BHWC.flatten(0, 2)
     losses = []
     for step, predicted_BCHW in enumerate(predicted_BKCHW.unbind(1), start=1 + skip):
         num_rows = z_BCHW.shape[2] - step
         predicted_AC = predicted_BCHW[:, :, :num_rows].permute(0, 2, 3, 1).flatten(0, 2)
-        negative_A = candidate_BGN[:, : num_rows * num_columns].flatten() % len(z_PC)
-        negative_ANC = z_PC.index_select(0, negative_A).view(len(predicted_AC), -1, z_PC.shape[1])
-        losses.append(info_nce(predicted_AC, z_BHWC[:, step:].flatten(0, 2), negative_ANC))
+        positive_AC = z_BHWC[:, step:].flatten(0, 2)
+        negative_A = candidate_BGN[:, : num_rows * num_columns].flatten() % len(positive_AC)
+        negative_ANC = positive_AC.index_select(0, negative_A).view(len(predicted_AC), -1, positive_AC.shape[1])
+        losses.append(info_nce(predicted_AC, positive_AC, negative_ANC))
     return torch.stack(losses).mean()
 
 
