@@ -12,8 +12,9 @@ Signal:
     there are rows: the score of a candidate z is ``z^T W_k z_r``, and the right one must be found among 16 more, drawn
     as theirs from all images and columns, but from the rows that are predicted for this k alone (the third and below
     for k = 1), so that how far down a candidate lies does not tell the right one from the others. c_i is the mean over
-    k; ln 17 = 2.833 is chance. Blocks whose map has less than three rows have no such loss. It is another weight in the sum of ``--ssl``, so ``--ssl --pred_loss_weight 0
-    --ssl_loss_weight 0 --cpc_loss_weight 1`` is Greedy InfoMax, where all maps are large enough.
+    k; ln 17 = 2.833 is chance. Blocks whose map has less than three rows have no such loss. It is another weight in the
+    sum of ``--ssl``, so ``--ssl --pred_loss_weight 0 --ssl_loss_weight 0 --cpc_loss_weight 1`` is Greedy InfoMax, where
+    all maps are large enough.
 
 Cost:
     For each block a 1x1 convolution to at most five times its channels, and 17 candidates of its width for every
