@@ -1,1 +1,1 @@
-"""Small networks that serve training only. They know nothing of labels, methods or each other."""
+"""Auxiliary heads: small networks on a block's output that its local loss needs, used in training only."""

@@ -1,4 +1,4 @@
-"""Heads of fresh blocks shaped like those that follow: ``--pred_aux_type auglocal``.
+"""Auxiliary heads of newly initialised blocks, shaped like later blocks of the network: ``--pred_aux_type auglocal``.
 
 Paper:
     Ma, Wu, Si, Tan 2024, "Scaling Supervised Local Learning with Augmented Auxiliary Networks", arXiv 2402.17318; code
@@ -7,10 +7,10 @@ Paper:
 Signal:
     The head of block l (of L, from 0) is d new blocks, ``--aux_depth``, then an average over the map and a linear layer
     (behind a BatchNorm if d is 1). Block i of them has the kind and the width of the network's block
-    ``round(l + (L - 1 - l) i / d)``: they are spread evenly over all that follow. Where no more than d follow, it has
-    them all. It halves the map as long as that is larger than the output of the block that it is like. No weight is
-    shared. ``--aux_pyramid c`` makes later heads shallower: ``d (1 - c p) + c p`` blocks, rounded, with p from 0 at the
-    first head to 1 at the last.
+    ``round(l + (L - 1 - l) i / d)``, evenly spread over the later ones; where there are d or fewer, the head has one
+    for each. A block of the head halves the map if that is larger than the output of the block it is shaped like. No
+    weight is shared. ``--aux_pyramid c`` makes later heads shallower: ``d (1 - c p) + c p`` blocks, rounded, with p
+    from 0 at the first head to 1 at the last.
     In the paper the last d + 1 blocks are one module, trained by back-propagation, so that K blocks with depth d are
     K - d modules. That is ``--module_ends`` with the blocks from 0 to K - d - 2.
 
@@ -18,11 +18,11 @@ Cost:
     d blocks more for each block, forward and backward, and their graph together with the block's.
 
 Deviations:
-    1. The last d + 1 blocks are one module only where ``--module_ends`` says so; without it they have heads as well, of
-       the blocks that are left. Even a single one has no BatchNorm if d is larger, as in their code, so that a head of
-       all that follows is the rest of the network; such an exit learns slowly (our study of the field's local rules).
-    2. Shortcuts have no parameters, theirs a 1x1 convolution and a BatchNorm where the shape changes; weights start
-       from PyTorch's law, theirs from He's.
+    1. The last d + 1 blocks are one module only where ``--module_ends`` says so; without it they have heads as well,
+       shaped like all blocks that are left. A head with a single one has no BatchNorm if d is larger, as in their code,
+       so that its layers are those of the rest of the network; it learns slowly (our study of the field's local rules).
+    2. Shortcuts have no parameters, theirs a 1x1 convolution and a BatchNorm where the shape changes; weights have
+       PyTorch's default initialisation, theirs He's.
     3. The rule is also applied to networks without residual blocks; the paper's CIFAR experiments are on ResNets.
     4. A block that was joined of several counts as several, and l is the last of them. Heads of predsim, which read a
        block's output before its pool, begin with that pool.
@@ -43,7 +43,7 @@ from model import Block, Shape
 
 
 def sampled(index: int, num_blocks: int, depth: int) -> list[int]:
-    """The ``depth`` blocks after ``index`` after which a head is shaped, evenly spread up to the last; at most all."""
+    """Which later blocks the head of block ``index`` is shaped like: ``depth`` of them, evenly spread, or all."""
     following = num_blocks - 1 - index
     if depth >= following:
         return [*range(index + 1, num_blocks)]
@@ -56,14 +56,14 @@ def pyramid_depth(depth: int, slope: float, place: float) -> int:
 
 
 def auglocal(shape: Shape, num_classes: int, blocks: Sequence[Block], index: int, depth: int) -> nn.Module:
-    """Fresh blocks, average over the map, Linear.
+    """New blocks, average over the map, Linear.
 
     Args:
         shape: of what the head reads.
         num_classes: outputs.
         blocks: all blocks of the network, in order.
         index: the block that the head belongs to.
-        depth: how many fresh blocks, if there are as many to be like.
+        depth: number of new blocks, if there are as many later ones.
     """
     layers: list[nn.Module] = []
     for number in sampled(index, len(blocks), depth):

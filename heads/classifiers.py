@@ -1,4 +1,4 @@
-"""Classification heads: from a block's output to logits. They decide most of what a local method costs."""
+"""Auxiliary classifiers: from a block's output to logits. They are most of what a local method costs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ DIM_IN_DECODER = 2048  # anokland/local-loss, CIFAR-10 runs of VGG8b and VGG11b
 
 
 def average_pool(shape: Shape, size: int) -> tuple[nn.Module, Shape]:
-    """Average-pool to ``size`` x ``size`` with one fixed kernel, and the shape behind it.
+    """A layer that average-pools to ``size`` x ``size`` with one fixed kernel, and the shape of its output.
 
-    `nn.AdaptiveAvgPool2d` is not used: its backward has no deterministic CUDA kernel (pytorch#108341). Maps that are
-    not larger than ``size`` pass unchanged. Where the size does not divide, neighbouring windows overlap by the
-    remainder.
+    `nn.AdaptiveAvgPool2d` is not used: its backward has no deterministic CUDA kernel (pytorch#108341). A side that is
+    not longer than ``size`` stays. Where ``size`` does not divide the side, windows overlap by the remainder. They are
+    those of `nn.AdaptiveAvgPool2d` for remainders of 0 and 1, as always for ``size`` 2, and longer for others: from 16
+    to 7 the first two of ours are 0-3 and 2-5, of torch's 0-2 and 2-4.
     """
     if shape.height <= size and shape.width <= size:
         return nn.Identity(), shape
@@ -27,7 +28,7 @@ def average_pool(shape: Shape, size: int) -> tuple[nn.Module, Shape]:
 
 
 def flatten_mlp(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_dim: int) -> nn.Module:
-    """Flatten - [Linear - ReLU] x n - Linear on the full map (AlonNT/Thesis), with very many parameters."""
+    """Flatten - [Linear - ReLU] x n - Linear on the full map (AlonNT/Thesis), the head with the most parameters."""
     return mlp(shape.num_features, num_classes, n_hidden_layers, hidden_dim)
 
 
@@ -55,7 +56,8 @@ def mlp_sr(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_dim: int
     """The MLP-SR head of DGL (Belilovsky et al. 2020, arXiv 1901.08164; eugenium/DGL ``auxiliary_nets_study``).
 
     Average-pool to a quarter of the side, three times Conv 1x1 - BN - ReLU, average-pool to 2x2, then
-    ``n_hidden_layers`` times Linear - BN - ReLU of width 4C (three in the paper; ``hidden_dim`` is not used), Linear.
+    ``n_hidden_layers`` times Linear - BN - ReLU of width 4C, Linear. ``hidden_dim`` is not used. The paper has three
+    hidden layers; the default of ``--aux_mlp_n_hidden_layers`` is 1. Maps of 4x4 and less are pooled to 2x2 at once.
     """
     quarter = -(-min(shape.height, shape.width) // 4)
     pool, small = average_pool(shape, max(quarter, 2))  # theirs pools a 4x4 map to one pixel and copies it to 2x2 later
@@ -75,8 +77,9 @@ def mlp_sr(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_dim: int
 def one_convolution(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_dim: int) -> nn.Module:
     """InfoPro's 1c2f (arXiv 2101.10832): Conv 3x3 - BN - ReLU, average over the map, `flatten_mlp`.
 
-    On maps of 16 pixels or more the convolution has stride 2 and doubles the channels; theirs does so in the first two
-    stages of a CIFAR ResNet, which is the same, and their hidden layer has 128 units.
+    On maps of 16x16 pixels or more the convolution has stride 2 and doubles the channels. Theirs does so in the first
+    two of three stages of a ResNet, whatever the size of the map: the same for images of 32x32 pixels, but not for
+    96x96, whose third stage still has maps of 24x24. Their hidden layer has 128 units.
     """
     large = min(shape.height, shape.width) >= 16
     channels, stride = (2 * shape.channels, 2) if large else (shape.channels, 1)
@@ -94,7 +97,7 @@ def full_resolution(shape: Shape, num_classes: int, n_hidden_layers: int, hidden
     """The head of greedy training (Belilovsky et al. 2019, arXiv 1812.11446; eugenium/layerCNN).
 
     ``n_hidden_layers`` times Conv 3x3 - BN - ReLU that keep channels and size, average-pool to 2x2, BN, Linear
-    (``hidden_dim`` is not used). The paper counts the block in, so its k is ``n_hidden_layers`` + 1.
+    (``hidden_dim`` is not used). The paper counts the block's own layer, so its k is ``n_hidden_layers`` + 1.
     """
     layers: list[nn.Module] = []
     for _ in range(n_hidden_layers):
@@ -119,10 +122,10 @@ def convolutions(shape: Shape, num_classes: int, n_hidden_layers: int, hidden_di
 
 
 def pool_to_at_most(shape: Shape, num_features: int) -> tuple[nn.Module, Shape]:
-    """Average-pool until at most ``num_features`` values remain, or one per channel, and the shape behind it.
+    """A layer that average-pools to at most ``num_features`` values, or one per channel, and the shape of its output.
 
     The kernel's height and width double in turn, height first, as in anokland/local-loss. Where a kernel does not
-    divide the map, the last window averages what is left of it.
+    divide the map, the last window averages the rows or columns that are left.
     """
     channels, sides = shape.channels, [shape.height, shape.width]
     kernels, sizes, axis = [1, 1], list(sides), 0
@@ -140,7 +143,7 @@ def linear(
 ) -> nn.Module:
     """`pool_to_at_most` ``num_features``, then one Linear that starts at zero (Nokland & Eidnes 2019).
 
-    At the first step the block receives no gradient from it. It has no hidden layers: ``n_hidden_layers`` and
+    At the first step it sends no gradient to the block. It has no hidden layers: ``n_hidden_layers`` and
     ``hidden_dim`` are not used.
     """
     pool, small = pool_to_at_most(shape, num_features)

@@ -1,4 +1,4 @@
-"""Decoders: from a block's output back to an image."""
+"""Decoders: from a block's output to an image, for losses of reconstruction."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from model import Shape
 
 
 def decoder(shape: Shape, image: Shape, upsample_type: str | None) -> nn.Module:
-    """Up-sampling by doubling, then Conv 1x1 to the image's channels; nothing bounds the output.
+    """Up-sampling by factors of two, each with BN and ReLU, then Conv 1x1 to the image's channels; no sigmoid.
 
     Args:
         shape: of the block's output.
         image: of the image.
         upsample_type: ``transposed``, ``bilinear`` (`UPSAMPLERS`), or None for no up-sampling.
 
-    Every doubling halves the channels. The side doubles for as long as it stays within the image's, so a side that is
-    not the image's over a power of two ends below it.
+    Every factor of two in size halves the channels. The size doubles while it stays within the image's. Where it is not
+    the image's divided by a power of two, the output is smaller than the image.
     """
     layers: list[nn.Module] = []
     while upsample_type and 2 * shape.height <= image.height and 2 * shape.width <= image.width:
@@ -45,9 +45,9 @@ def transposed(in_channels: int, out_channels: int) -> nn.Module:
 
 
 def bilinear(in_channels: int, out_channels: int) -> nn.Module:
-    """Conv 1x1, then bilinear interpolation; neighbouring pixels cannot come apart in a checkerboard.
+    """Conv 1x1, then bilinear interpolation, which avoids the checkerboard artefacts of a transposed convolution.
 
-    A 1x1 convolution and an interpolation commute, and in this order the convolution has a quarter of the work.
+    A 1x1 convolution and an interpolation commute, and in this order the convolution costs a quarter.
     """
     convolution = Conv2d(in_channels, out_channels, 1, bias=False)
     return nn.Sequential(convolution, nn.Upsample(scale_factor=2, mode="bilinear"))

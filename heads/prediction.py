@@ -1,4 +1,4 @@
-"""Prediction heads: from a block's output to what its lower rows should be."""
+"""Prediction heads of CPC: from each position of a map, the features of positions below it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from layers.convolution import Conv2d
 from model import Shape
 
 GRID = 7  # rows and columns at most, those of the patches of Greedy InfoMax (arXiv 1905.11786)
-SKIP = 1  # rows left out between a position and the first that is predicted from it (loeweX/Greedy_InfoMax)
+SKIP = 1  # rows between a position and the first position predicted from it (loeweX/Greedy_InfoMax)
 
 
 def num_predicted(shape: Shape) -> int:

@@ -1,4 +1,4 @@
-"""Projection heads: from a block's output to the vector in which images are compared."""
+"""Projection heads: from a block's output to the embedding on which a contrastive loss compares images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 from heads.classifiers import average_pool
 from model import Shape, mlp
 
-NUM_EMBEDDED = 128  # numbers that describe an image (HobbitLong/SupContrast; InfoPro)
+NUM_EMBEDDED = 128  # size of the embedding (HobbitLong/SupContrast; InfoPro)
 
 
 def projection(shape: Shape) -> nn.Module:

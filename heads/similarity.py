@@ -1,4 +1,4 @@
-"""Similarity heads: from a block's output to the features that are compared between images."""
+"""Similarity heads: from a block's output to the features on which similarity matching compares images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Synthesisers: from a block's output, and perhaps the label, to a map of the same shape."""
+"""Synthesisers of DNI: from a block's output, and perhaps the label, to an estimate of the gradient there."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from model import Shape
 class Synthesiser(nn.Module):
     """Conv 5x5 (+ context) - BN - ReLU - Conv 5x5 - BN - ReLU - Conv 5x5, the shape preserved (AlonNT/Thesis).
 
-    The first two convolutions and the context have no bias: the BatchNorm behind them would subtract it. On a map of
-    one or two pixels a side, the taps of a 5x5 kernel that meet padding only are left out; the function is the same.
+    The first two convolutions and the context have no bias: the BatchNorm behind them would subtract it. On maps with a
+    side of one or two pixels, the weights of the 5x5 kernel that would only meet padding are left out; the function is
+    the same.
 
     Args:
         shape: of the map; the hidden layers have as many channels.
@@ -25,7 +26,7 @@ class Synthesiser(nn.Module):
         self.num_context_classes = num_context_classes
         self.first = _convolution(shape, bias=False)
         last = _convolution(shape, bias=True)
-        # Weight and bias: an untrained synthesiser must say "no gradient", not a random constant.
+        # Weight and bias: an untrained synthesiser must predict a gradient of zero, not a random one.
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
         self.rest = nn.Sequential(
@@ -48,9 +49,9 @@ class Synthesiser(nn.Module):
 
 
 def _convolution(shape: Shape, bias: bool) -> nn.Conv2d:
-    """5x5, but no tap that every position of the map would find in the padding.
+    """5x5, without the weights that would meet padding at every position of the map.
 
-    Besides the waste, torch 2.14 on the CPU fills the bfloat16 gradient of such taps with arbitrary memory.
+    They would be wasted, and torch 2.14 on the CPU fills their bfloat16 gradient with arbitrary memory.
     """
     reach_H, reach_W = min(2, shape.height - 1), min(2, shape.width - 1)
     kernel = (2 * reach_H + 1, 2 * reach_W + 1)

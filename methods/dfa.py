@@ -22,6 +22,9 @@ Deviations:
        signal as well.
     3. The paper has no batch normalisation; here it goes backward exactly.
     4. tanh networks start from zero weights in the paper; ours have ReLU, for which that would be dead.
+    5. Our e belongs to softmax and is divided by B. By default the author's code (anokland/dfa-torch) takes ``sigmoid -
+       onehot``, the gradient of a binary cross-entropy summed over classes and over the batch: the weights' gradients
+       are sums, not means. Its RMSprop hides the factor; SGD would not.
 
 Reference numbers:
     From the paper's abstract: MNIST 1.45 % test error with dropout. biotorch's "DFA" broadcasts through a kernel and is

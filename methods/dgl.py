@@ -16,7 +16,13 @@ Cost:
 Deviations:
     1. The paper steps a block's optimiser before the next block runs; here all blocks step after the last one. The
        gradients are the same, because the output handed on is the one from before the update.
-    2. Heads pool to 2x2 by default (`--pred_aux_type`); the thesis flattened the full map.
+    2. Heads read the block's output behind its pool. In the authors' code (eugenium/DGL) a pool is the first layer of
+       the next block, so that their heads read the map before it.
+    3. Heads pool to 2x2 by default (`--pred_aux_type`); the thesis flattened the full map.
+    4. The paper's MLP-SR head has three hidden layers, which is ``--pred_aux_type mlp_sr --aux_mlp_n_hidden_layers 3``;
+       our default is 1.
+    5. Pools whose size does not divide the map's average other windows than theirs where the remainder is two or more
+       (`heads.classifiers.average_pool`).
 
 Reference numbers:
     AlonNT/Thesis, CIFAR-10 test accuracy, best of 1500 epochs: BasicCNN 77.6 % without and 86.5 % with augmentation,

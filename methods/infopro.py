@@ -18,10 +18,12 @@ Cost:
 
 Deviations:
     1. The head reads the block's output behind its pool, as dgl's; theirs has no pools.
-    2. On networks other than their ResNets the 1c2f head goes by the size of the map (`heads.classifiers`).
+    2. The 1c2f head goes by the size of the map, theirs by the stage of the ResNet (by its channels). On their ResNets
+       and images of 32x32 pixels both are the same; on larger images the third stage differs (`heads.classifiers`).
     3. Our ResNets have shortcuts without parameters, and crops are padded with zeros; theirs have 1x1 convolutions and
        reflections. Random erasing and crops are part of what the decoder is to draw, as theirs are.
     4. No one setting was published for all networks; the defaults are theirs for ResNet-32 in 16 modules.
+    5. Both weights are linear in depth with ``--man`` as well, where MAN's authors go by stage (`heads.momentum`).
 
 Reference numbers:
     blackfeather-wang/InfoPro-Pytorch, CIFAR-10 test error, 160 epochs, contrast, mean of 5: ResNet-32 (back-propagation

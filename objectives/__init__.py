@@ -1,1 +1,1 @@
-"""Pure functions from tensors to a scalar loss. No parameters, no global randomness."""
+"""Loss functions: from tensors to a scalar, without parameters and without random numbers."""

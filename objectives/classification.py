@@ -1,4 +1,4 @@
-"""Objectives on logits."""
+"""Classification losses on logits."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Contrastive objectives: an image must find those of its class among the others of the batch.
+"""Contrastive losses: SupCon, SimCLR and InfoNCE, which classify the positive of an anchor among negatives.
 
-Written here because it is a few lines of matrix arithmetic; lightly and pytorch-metric-learning would be a dependency
-each for one function, with their own sampling around it.
+They are a few lines each; lightly or pytorch-metric-learning would be a dependency for one function, with a sampling of
+their own.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def simclr(z_VD: Tensor, temperature: float) -> Tensor:
 def info_nce(predicted_AD: Tensor, positive_AD: Tensor, negative_AND: Tensor) -> Tensor:
     """InfoNCE (van den Oord et al. 2018, arXiv 1807.03748, equation 4), in float32 or wider.
 
-    The mean over anchors of ``-log(exp(p z) / (exp(p z) + sum_n exp(p z_n)))``, with p what was predicted, z what is
-    there and z_n what is elsewhere; the vectors are not scaled. Equal scores give ``ln(N + 1)``.
+    The mean over anchors of ``-log(exp(p z) / (exp(p z) + sum_n exp(p z_n)))``, with p the prediction, z the
+    positive and z_n the negatives; the vectors are not scaled to unit length. Equal scores give ``ln(N + 1)``.
     """
     predicted_AD, positive_AD, negative_AND = (
         part.float() if part.dtype.itemsize < 4 else part for part in (predicted_AD, positive_AD, negative_AND)
@@ -54,32 +54,36 @@ def info_nce(predicted_AD: Tensor, positive_AD: Tensor, negative_AND: Tensor) ->
 
 
 def predictive_coding(z_BCHW: Tensor, predicted_BKCHW: Tensor, candidate_BGN: Tensor, skip: int) -> Tensor:
-    """CPC down the columns of a map, as Greedy InfoMax (Lowe et al. 2019, arXiv 1905.11786): mean over k of `info_nce`.
+    """CPC on the columns of a map, as Greedy InfoMax (Lowe et al. 2019, arXiv 1905.11786): mean over k of `info_nce`.
 
     Args:
         z_BCHW: the map, of at least K + ``skip`` + 1 rows.
-        predicted_BKCHW: what every position predicts, number k (from 0) for the position k + 1 + ``skip`` rows below.
-        candidate_BGN: for the g-th of an image's positions (row by row) N numbers from 0; modulo B H W they name the
-            positions of the batch, image by image and row by row, that are the negatives. The same for all k.
-        skip: rows left out.
+        predicted_BKCHW: predictions from every position; number k, from 0, is for the one k + 1 + ``skip`` rows below.
+        candidate_BGN: for the g-th of an image's positions (row by row) N whole numbers from 0, the same for all k.
+            They name the negatives: of the positions of all images in the rows that are predicted, from
+            k + 1 + ``skip`` down, counted image by image and row by row, the number modulo how many there are.
+        skip: rows left out between a position and the first that is predicted from it.
+
+    Negatives from those rows only, as in loeweX/Greedy_InfoMax: from the whole map, a vertical trend in the features
+    would tell many of them from the positive, which lies further down than they do on average.
     """
     if z_BCHW.dtype.itemsize < 4:  # once, and not for every negative
         z_BCHW, predicted_BKCHW = z_BCHW.float(), predicted_BKCHW.float()
     num_columns = z_BCHW.shape[3]
     z_BHWC = z_BCHW.permute(0, 2, 3, 1)
-    z_PC = z_BHWC.flatten(0, 2)
     losses = []
     for step, predicted_BCHW in enumerate(predicted_BKCHW.unbind(1), start=1 + skip):
         num_rows = z_BCHW.shape[2] - step
         predicted_AC = predicted_BCHW[:, :, :num_rows].permute(0, 2, 3, 1).flatten(0, 2)
-        negative_A = candidate_BGN[:, : num_rows * num_columns].flatten() % len(z_PC)
-        negative_ANC = z_PC.index_select(0, negative_A).view(len(predicted_AC), -1, z_PC.shape[1])
-        losses.append(info_nce(predicted_AC, z_BHWC[:, step:].flatten(0, 2), negative_ANC))
+        positive_AC = z_BHWC[:, step:].flatten(0, 2)
+        negative_A = candidate_BGN[:, : num_rows * num_columns].flatten() % len(positive_AC)
+        negative_ANC = positive_AC.index_select(0, negative_A).view(len(predicted_AC), -1, positive_AC.shape[1])
+        losses.append(info_nce(predicted_AC, positive_AC, negative_ANC))
     return torch.stack(losses).mean()
 
 
 def _log_shares(z_BD: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """The logarithm of the share that each other has in an anchor's row, and where an anchor meets itself (-inf)."""
+    """Log-softmax of each anchor's similarities (rows) over the other images, and the mask of the diagonal (-inf)."""
     with torch.autocast(z_BD.device.type, enabled=False):  # autocast would multiply in half precision
         z_BD = F.normalize(z_BD.float() if z_BD.dtype.itemsize < 4 else z_BD, dim=1)
         itself_BB = torch.eye(z_BD.shape[0], dtype=torch.bool, device=z_BD.device)

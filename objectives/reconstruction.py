@@ -1,4 +1,4 @@
-"""Rebuilding the image from a block's output: the reconstruction objective of AlonNT/Thesis (commits a5661df ff.)."""
+"""Reconstruction losses between a decoder's output and the image, and their targets (AlonNT/Thesis, a5661df ff.)."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def pixel_cross_entropy(logits_BCHW: Tensor, pixels_BCHW: Tensor) -> Tensor:
 
 
 def reconstruction_target(x_BCHW: Tensor, height: int, width: int, shift: int = 0) -> Tensor:
-    """The image as a head of that size is to give it back: area-averaged to the size, then rolled by ``shift``.
+    """The target of reconstruction: the image averaged down to the output's size, then rolled by ``shift`` pixels.
 
-    The roll is circular, by ``shift`` pixels downwards and as many to the right: pixel (r, c) of the image stands at
+    The roll is circular, by ``shift`` pixels downwards and as many to the right: pixel (r, c) of the image is at
     ((r + shift) mod H, (c + shift) mod W) of the target.
     """
     if x_BCHW.shape[2:] != (height, width):
@@ -49,9 +49,9 @@ def reconstruction_target(x_BCHW: Tensor, height: int, width: int, shift: int = 
 
 
 def shift_schedule(num_blocks: int, image_size: int) -> list[int]:
-    """Shift of every block, in pixels: rising linearly from 5 to half of ``image_size``, the fraction cut off.
+    """Shift of every block, in pixels: rising linearly from 5 to half of ``image_size``, rounded down.
 
-    Images of less than 10 pixels start at their half. One block gets the first shift.
+    On images of less than 10 pixels all are half of the size. A single block gets the first shift.
     """
     half = image_size // 2
     first = min(FIRST_SHIFT, half)

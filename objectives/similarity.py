@@ -1,4 +1,4 @@
-"""Similarity matching (Nokland & Eidnes 2019, arXiv 1901.06656): images of one class shall look alike."""
+"""Similarity matching (Nokland & Eidnes 2019, arXiv 1901.06656): pull features of one class together, others apart."""
 
 from __future__ import annotations
 

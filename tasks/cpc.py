@@ -9,9 +9,10 @@ Signal:
     s_i is the loss `objectives.contrastive.predictive_coding`. With z the block's output before the pool, averaged to
     at most 7x7 positions, ``z_r`` at row r of a column predicts ``z_{r+k+1}`` in the same column for k = 1 to 5, as far
     as there are rows: the score of a candidate z is ``z^T W_k z_r``, and the right one must be found among 16 more,
-    drawn from all positions of all images. s_i is the mean over k; ln 17 = 2.833 is chance. Blocks whose map has less
-    than three rows have no such loss. ``--ssl --pred_loss_weight 0 --ssl_loss_weight 0 --cpc_loss_weight 1`` is Greedy
-    InfoMax, where all maps are large enough.
+    drawn as theirs from all images and columns, but from the rows that are predicted for this k alone (the third and
+    below for k = 1), so that how far down a candidate lies does not tell the right one from the others. s_i is the
+    mean over k; ln 17 = 2.833 is chance. Blocks whose map has less than three rows have no such loss. ``--ssl
+    --pred_loss_weight 0 --ssl_loss_weight 0 --cpc_loss_weight 1`` is Greedy InfoMax, where all maps are large enough.
 
 Cost:
     For each block a 1x1 convolution to at most five times its channels, and 17 candidates of its width for every
@@ -21,8 +22,9 @@ Deviations:
     1. The positions are those of the map, and they see each other through the block's kernels and statistics. The
        paper cuts the image into patches that overlap by half and encodes each by itself, without BatchNorm.
     2. W_k stands at the other vector, which is the same bilinear form.
-    3. The candidates of a position are drawn once a step and serve all k and all blocks, each taken modulo the
-       positions that there are. As theirs they may be the right one, once in as many times as there are positions.
+    3. The candidates of a position are drawn once a step and serve all k and all blocks, each number taken modulo the
+       count of positions in the predicted rows; theirs are drawn anew for each k and module. As theirs they may be the
+       right one, once in as many times as there are such positions.
     4. The blocks see the labelled images as they are augmented for the other losses; the paper crops 64x64 from STL-10
        without labels, and makes them grey.
 

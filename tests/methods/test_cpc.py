@@ -38,8 +38,9 @@ def by_loops(method: LocalMethod, index: int, features_BCHW: torch.Tensor, batch
                     context = z[b, :, row, column]
                     candidates = [z[b, :, row + k + 1, column]]
                     for number in batch.drawn[CANDIDATES][b, row * width + column].tolist():
-                        image, position = divmod(number % (num_images * height * width), height * width)
-                        candidates.append(z[image, :, position // width, position % width])
+                        num_below = (height - k - 1) * width  # positions of an image that are predicted
+                        image, position = divmod(number % (num_images * num_below), num_below)
+                        candidates.append(z[image, :, k + 1 + position // width, position % width])
                     scores = torch.stack([candidate @ weights[k - 1] @ context for candidate in candidates])
                     losses.append(F.cross_entropy(scores[None], torch.tensor([0])))
         means.append(torch.stack(losses).mean())

@@ -170,3 +170,14 @@ def signal_angles(method: Method, batch: Batch) -> list[float]:
         cosines = nn.functional.cosine_similarity(own_BCHW.flatten(1), grad_BCHW.flatten(1))
         angles.append((torch.arccos(cosines) * DEGREES).mean().item())
     return angles
+
+
+def test_matrices_are_uniform_within_one_over_the_root_of_the_features_and_every_block_has_its_own() -> None:
+    method = make_method("dfa", plain_blocks((3, 8, 8, 16), lambda i, o: nn.Conv2d(i, o, 1), size=8))
+    for index, num_features in enumerate((512, 512, 1024)):
+        assert matrix(method, index).shape == (len(CLASSES), num_features)
+        counts = matrix(method, index).histc(10, -(num_features**-0.5), num_features**-0.5)
+        assert counts.sum() == matrix(method, index).numel()  # none outside, and a tenth in every tenth of the range
+        torch.testing.assert_close(counts / counts.sum(), torch.full_like(counts, 0.1), rtol=0, atol=0.03)
+    both = torch.stack([matrix(method, index).flatten() for index in range(2)])
+    assert abs(torch.corrcoef(both)[0, 1]) < 0.1

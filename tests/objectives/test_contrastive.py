@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from objectives.contrastive import info_nce, simclr, supervised_contrastive
+from objectives.contrastive import info_nce, predictive_coding, simclr, supervised_contrastive
 
 
 def by_loops(z_BD: torch.Tensor, labels: list[int], temperature: float) -> float:
@@ -141,3 +141,54 @@ def test_info_nce_in_half_precision_is_widened_also_within_autocast() -> None:
         loss = info_nce(*parts)
     assert loss.dtype == torch.float32
     assert torch.equal(loss, info_nce(*(part.float() for part in parts)))
+
+
+def coding_by_loops(
+    z_BCHW: torch.Tensor, predicted_BKCHW: torch.Tensor, numbers: list[list[list[int]]], skip: int, whole_map: bool
+) -> float:
+    """The loss of Greedy InfoMax, one score at a time; negatives of the predicted rows, or of the whole map."""
+    num_images, _, height, width = z_BCHW.shape
+    means = []
+    for k in range(predicted_BKCHW.shape[1]):
+        below = k + 1 + skip
+        first = 0 if whole_map else below
+        there = [(b, r, c) for b in range(num_images) for r in range(first, height) for c in range(width)]
+        losses = []
+        for b in range(num_images):
+            for row in range(height - below):
+                for column in range(width):
+                    predicted = predicted_BKCHW[b, k, :, row, column].tolist()
+                    places = [(b, row + below, column)]
+                    places += [there[number % len(there)] for number in numbers[b][row * width + column]]
+                    scores = [
+                        sum(p * z for p, z in zip(predicted, z_BCHW[i, :, r, c].tolist(), strict=True))
+                        for i, r, c in places
+                    ]
+                    losses.append(math.log(sum(map(math.exp, scores))) - scores[0])
+        means.append(sum(losses) / len(losses))
+    return sum(means) / len(means)
+
+
+@pytest.mark.parametrize("skip", [0, 1])
+def test_predictive_coding_draws_negatives_from_the_predicted_rows_alone(skip: int) -> None:
+    """On maps with a vertical trend the rows from which the negatives come decide the loss."""
+    generator = torch.Generator().manual_seed(0)
+    num_steps = 4 - skip
+    noise_BCHW = 0.1 * torch.randn(2, 3, 5, 4, dtype=torch.float64, generator=generator)
+    z_BCHW = noise_BCHW + torch.arange(5, dtype=torch.float64)[:, None]
+    predicted_BKCHW = 0.5 + 0.1 * torch.randn(2, num_steps, 3, 5, 4, dtype=torch.float64, generator=generator)
+    candidate_BGN = torch.randint(2**31, (2, (4 - skip) * 4, 16), generator=generator)
+    found = predictive_coding(z_BCHW, predicted_BKCHW, candidate_BGN, skip).item()
+    theirs, other = (
+        coding_by_loops(z_BCHW, predicted_BKCHW, candidate_BGN.tolist(), skip, whole_map) for whole_map in (False, True)
+    )
+    assert found == pytest.approx(theirs, rel=1e-12)
+    assert theirs > other + 0.1  # negatives from rows above the predicted ones are told apart by the trend alone
+
+
+def test_the_gradient_of_predictive_coding() -> None:
+    z_BCHW = embeddings(2 * 4 * 3, 2).view(2, 4, 3, 2).permute(0, 3, 1, 2)
+    predicted_BKCHW = embeddings(2 * 2 * 4 * 3, 2).view(2, 2, 4, 3, 2).permute(0, 1, 4, 2, 3)
+    candidate_BGN = torch.randint(2**31, (2, 6, 3), generator=torch.Generator().manual_seed(0))
+    parts = [part.clone().requires_grad_() for part in (z_BCHW, predicted_BKCHW)]
+    assert torch.autograd.gradcheck(lambda z, predicted: predictive_coding(z, predicted, candidate_BGN, 1), parts)
