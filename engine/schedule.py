@@ -30,7 +30,7 @@ def factor(args: OptimArgs, step: int, num_steps: int, num_phases: int = 1) -> f
     if args.lr_schedule == "one_cycle":
         peak = (warmup or ONE_CYCLE_WARMUP * num_steps) - 1
         if step <= peak:
-            return _cosine(ONE_CYCLE_START, 1, step / peak)
+            return _cosine(ONE_CYCLE_START, 1, step / peak if peak else 1)  # a warm-up of one step begins at the peak
         return _cosine(1, ONE_CYCLE_END, (step - peak) / max(num_steps - 1 - peak, 1e-9))
     if step < warmup:
         return (step + 1) / (warmup + 1)

@@ -38,6 +38,11 @@ def test_one_cycle_is_torchs(warmup: float) -> None:
     assert ours(lr_schedule="one_cycle", warmup_epochs=warmup) == pytest.approx(expected, rel=1e-9)
 
 
+def test_one_cycle_with_a_warmup_of_one_step_begins_at_the_peak() -> None:
+    rates = ours(lr_schedule="one_cycle", warmup_epochs=0.1)
+    assert rates[0] == 1 and rates == sorted(rates, reverse=True)
+
+
 def test_cosine_is_torchs() -> None:
     expected = torch_rates(lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS))
     assert ours(lr_schedule="cosine") == pytest.approx(expected, rel=1e-9)
