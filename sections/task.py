@@ -116,8 +116,9 @@ class Tasks(Composite):
         needs={"ssl": (True,)},
     )
     shift_ssl_labels: bool | None = setting(
-        None, "the same as --ssl_task shift", shown="as --ssl_task says", needs={"ssl": (True,)}
-    )
+        None, "the same as --ssl_task shift", shown="as --ssl_task says", needs={"ssl": (True,)},
+        requires=TASKS["shift"].REQUIRES,
+    )  # fmt: skip
     upsample: bool = setting(
         False,
         "decoders enlarge to the image's size; else the image is reduced to theirs",
