@@ -1,4 +1,4 @@
-"""The networks: a backbone is a list of blocks and a classifier, and knows nothing of how it is trained."""
+"""The networks: a backbone is a list of blocks and a classifier, independent of how it is trained."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Block(nn.Module):
         features_shape: shape before the pool.
         out_shape: shape behind it.
         again: makes a block of the same kind and width, without dropout, from the shape of its input and whether it is
-            to halve the map; None where nobody said how.
+            to halve the map; None where that is not known.
     """
 
     def __init__(
@@ -311,7 +311,7 @@ def cut(costs: Sequence[float], num_parts: int, price: Callable[[float, float], 
         costs: of every element, in order; at least as many as parts.
         num_parts: how many.
         price: of a division, from the cost of its first run and the price of the rest (0 where nothing is left):
-            `sum_of_squares`, or ``max`` for the cheapest dearest run.
+            `sum_of_squares`, or ``max`` to make the largest cost as small as possible.
 
     Of several such divisions it is the one whose runs end first. Dynamic programming, exact.
     """

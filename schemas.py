@@ -47,7 +47,7 @@ def method_sections() -> dict[str, type[MethodArgs]]:
 
 @cache
 def fact_words() -> dict[str, str]:
-    """What must be so for the facts that settings need beside other settings (`Args.facts`)."""
+    """In words, the conditions on several settings that a setting may need (`Args.facts`)."""
     alone = ", ".join(name for name, section in method_sections().items() if section.BLOCKS_ALONE)
     drawing = " or ".join(name for name in SSL_TASKS if TASKS[name].DECODES)
     return {
@@ -164,7 +164,7 @@ class Args(Section):
         return settings_of(self.method.method)
 
     def facts(self) -> dict[str, Any]:
-        """What relations between settings go by: every setting's value, and what follows from several of them.
+        """The values that relations between settings are checked against: every setting's, and what several imply.
 
         ``trained_modules``: how many learn; ``blocks_alone``: whether the rule's blocks learn on their own;
         ``decodes``: whether a task draws images; ``augments``: whether images are augmented. The task of ``--ssl``
@@ -182,7 +182,7 @@ class Args(Section):
         } | {task.weight_name(): weight for task, weight in tasks}  # fmt: skip
 
     def warnings(self) -> list[str]:
-        """What is allowed but hardly meant, a line each."""
+        """Combinations that are allowed but probably a mistake, a line each."""
         found = [task.warning(self.model.padding_mode) for task, _ in self.method.tasks.active.values()]
         return [line for line in found if line is not None]
 

@@ -22,8 +22,7 @@ class Traits:
 
     Attributes:
         isolation: whose parameters the gradient of a block depends on. ``block``: its own and those below;
-        ``neighbour``:
-            the next block's too; ``broadcast``: a signal from the top as well; ``none``: all.
+            ``neighbour``: the next block's too; ``broadcast``: a signal from the top as well; ``none``: all.
     """
 
     isolation: Literal["none", "block", "neighbour", "broadcast"]
@@ -31,7 +30,7 @@ class Traits:
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What one batch gave, for metrics only; gradients are in ``.grad``. Device tensors without a graph.
+    """Losses, logits and metrics of one batch; gradients are in ``.grad``. Device tensors without a graph.
 
     Attributes:
         logits: per block (B, N) logits of its classification head; None where it has none. The last is the network's.
@@ -45,7 +44,7 @@ class StepOutput:
 
 
 class BlockResult(NamedTuple):
-    """What training a block on one batch gave, without a graph; ``parts`` are the terms of its loss by name, if any."""
+    """Loss and logits of one block on one batch, without a graph; ``parts``: terms of its loss by name, if any."""
 
     loss: Tensor
     logits_BN: Tensor | None

@@ -161,7 +161,7 @@ class LocalMethod(Method):
         loss, logits_BN, parts = self._losses(index, hidden, batch)
         out_BCHW = hidden.out_BCHW.detach()
         if below is None:
-            del hidden  # autograd frees what it has used as it goes down; nobody else may hold on to the largest map
+            del hidden  # autograd frees maps during the backward pass, unless another reference keeps them
             loss.backward()
         else:
             below.backward(loss, x_BCHW, hidden.out_BCHW)
@@ -206,7 +206,7 @@ class LocalMethod(Method):
         return self.head(index)(hidden.out_BCHW)
 
     def block_logits(self, x_BCHW: Tensor) -> list[Tensor | None]:
-        """Inference at every exit; none above the blocks that learn, which nobody has trained."""
+        """Inference at every exit; None above the blocks that learn, which are not trained yet."""
         logits: list[Tensor | None] = [None] * self.backbone.num_blocks
         for index, hidden in self._run(x_BCHW):
             if index in self.phases.blocks and self.is_supervised(index):

@@ -1,6 +1,6 @@
 """Convolutions and linear layers that send the error down through feedback weights ``B`` of their own.
 
-``B`` stands in for the transposed forward weights. The forward pass and the gradients of weight and bias are the plain
+``B`` replaces the transposed forward weights. The forward pass and the gradients of weight and bias are the plain
 layer's, by plain autograd. So a rule about the way down (fixed, sign-symmetric or learned feedback) is a rule about
 ``B`` and leaves the loop over blocks as it is.
 """

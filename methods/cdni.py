@@ -1,4 +1,4 @@
-"""Conditional decoupled neural interfaces: synthetic gradients whose synthesisers are told the label.
+"""Conditional decoupled neural interfaces: synthetic gradients whose synthesisers also read the label.
 
 Paper:
     Jaderberg et al. 2016, "Decoupled Neural Interfaces using Synthetic Gradients", arXiv 1608.05343 (cDNI).

@@ -1,4 +1,4 @@
-"""Local critics: every block learns from a network that stands in for all that lies above it.
+"""Local critics: every block learns from a small network that approximates all blocks above it.
 
 Paper:
     Lee, Choi, Lee, Lee 2018, "Local Critic Training of Deep Neural Networks", arXiv 1805.01128; IEEE TNNLS 33(9), 2022;
@@ -82,7 +82,7 @@ class LocalCritic(LocalMethod):
         return "critic", self.args.critic_rate_scale, critics
 
     def block_loss(self, index: int, hidden: Hidden, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """What the critic says of the block's output; the logits keep the critic's graph, which ends at that output."""
+        """Loss of the critic on the block's output; the logits keep the critic's graph, which ends at that output."""
         out_BCHW = hidden.out_BCHW
         leaf_BCHW = out_BCHW if index == self.last else out_BCHW.detach().requires_grad_()
         logits_BN = self.head(index)(leaf_BCHW)

@@ -1,4 +1,4 @@
-"""Direct feedback alignment: every block hears the error at the logits through a random matrix of its own.
+"""Direct feedback alignment: every block receives the error at the logits through a fixed random matrix.
 
 Paper:
     Nokland 2016, "Direct Feedback Alignment Provides Learning in Deep Neural Networks", arXiv 1609.01596.

@@ -1,4 +1,4 @@
-"""Decoupled neural interfaces: every block learns from a gradient that a small network guesses from its output.
+"""Decoupled neural interfaces: every block learns from a gradient that a small network predicts from its output.
 
 Paper:
     Jaderberg et al. 2016, "Decoupled Neural Interfaces using Synthetic Gradients", arXiv 1608.05343.
@@ -86,7 +86,7 @@ class SyntheticGradients(SignalMethod):
     def signal(self, index: int, trace: Trace, above_BCHW: Tensor) -> Tensor:
         """The synthetic gradient; what came from above is kept as its target."""
         synthetic_BCHW = self.synthesise(index, trace)
-        # On the trace, not on the method: it ends with the step, and a copy of the method never meets a graph.
+        # On the trace, not on the method: it ends with the step, and copies of the method hold no graph.
         trace.kept.append((synthetic_BCHW, above_BCHW))
         return synthetic_BCHW.detach().to(above_BCHW.dtype)
 

@@ -1,4 +1,4 @@
-"""Prediction and similarity matching: every block learns from a classifier and from which images look alike.
+"""Prediction and similarity matching: every block learns from a classifier and from the similarity of images.
 
 Paper:
     Nokland, Eidnes 2019, "Training Neural Networks with Local Error Signals", arXiv 1901.06656; code

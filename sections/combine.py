@@ -1,4 +1,4 @@
-"""Which settings go together: the one place that decides, for flags, files, sweeps and the page of the methods.
+"""Compatibility of settings, decided here alone for flags, files and sweeps, and printed on the page of the methods.
 
 Settings declare how they relate to others (`sections.fields.setting`): ``needs`` and ``unless`` say when one has an
 effect, ``excludes`` and ``requires`` what it can be combined with. Beside settings they may name facts, which follow

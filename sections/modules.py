@@ -1,4 +1,4 @@
-"""Modules: neighbouring blocks that one loss trains together, and losses that reach into the module below.
+"""Modules: neighbouring blocks that one loss trains together, and losses that also train the modules below.
 
 Paper:
     Laskin et al. 2020, "Parallel Training of Deep Networks with Local Updates", arXiv 2012.03837 (chunked and

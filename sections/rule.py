@@ -1,4 +1,4 @@
-"""What every training rule can be told."""
+"""Settings that every training rule has."""
 
 from __future__ import annotations
 

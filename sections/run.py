@@ -35,7 +35,7 @@ class DataArgs(Section):
     val_size: int = setting(0, "hold out this many training images to choose the best epoch", unit="images", ge=0)
     random_labels: float = setting(
         0.0,
-        "shuffle the labels of this share of the training images among themselves, to see what is learned by heart",
+        "shuffle the labels of this share of the training images among themselves, to measure memorisation",
         ge=0,
         le=1,
     )
@@ -46,7 +46,7 @@ class DataArgs(Section):
         requires={"curriculum_teacher": (Other(None), "the folder of a run whose network says which images are easy")},
     )
     curriculum_teacher: Annotated[str, Field(min_length=1, pattern=_NO_NUL)] | None = setting(
-        None, "folder of that run, of the same data set; its best checkpoint judges", needs=CURRICULUM
+        None, "folder of that run, of the same data set; its best checkpoint ranks the images", needs=CURRICULUM
     )
     curriculum_start: float = setting(
         0.2, "share of the images in the first epoch; it grows linearly", gt=0, lt=1, needs=CURRICULUM

@@ -74,7 +74,7 @@ class TaskArgs(Section):
 
     @classmethod
     def warning(cls, padding_mode: str) -> str | None:
-        """What is allowed but hardly meant with this padding of the convolutions."""
+        """A warning where this padding of the convolutions is allowed but probably a mistake; None without one."""
         return None
 
 

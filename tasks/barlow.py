@@ -1,4 +1,4 @@
-"""Barlow Twins: every block but the last also learns features that two views share and that say different things.
+"""Barlow Twins: every block but the last also learns uncorrelated features that two views share.
 
 Paper:
     Zbontar, Jing, Misra, LeCun, Deny 2021, "Barlow Twins: Self-Supervised Learning via Redundancy Reduction", arXiv

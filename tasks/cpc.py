@@ -1,4 +1,4 @@
-"""Predictive coding: every block but the last also learns to tell what lies below in its map from what lies elsewhere.
+"""Predictive coding: every block but the last also learns to predict lower rows of its map from higher ones.
 
 Paper:
     Lowe, O'Connor, Veeling 2019, "Putting An End to End-to-End: Gradient-Isolated Learning of Representations" (Greedy

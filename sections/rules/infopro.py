@@ -25,7 +25,7 @@ class InfoproArgs(MethodArgs):
     label_loss: Literal["softmax", "contrast"] = setting(
         "contrast", "what blocks learn from the labels: their classifier's cross-entropy, or which images share one",
         on=("contrast",), excludes={"pred_aux_type": (("linear",), "its weights start at zero, where all "
-            "images are alike and nothing tells them apart; choose another head")},
+            "embeddings are equal and the loss has no gradient; choose another head")},
     )  # fmt: skip
     reconstruction_weight_first: float = setting(5.0, "weight of drawing the image, first block", ge=0)
     reconstruction_weight_last: float = setting(0.2, "the same in the block before the last", ge=0)

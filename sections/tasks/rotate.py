@@ -13,6 +13,6 @@ class RotateArgs(TaskArgs):
     EXCLUDES: ClassVar = {
         "pred_aux_type": (
             ("auglocal",),
-            "its heads take their shape from blocks that do not tell rotations; give another --pred_aux_type",
+            "its heads copy the shape of blocks that do not classify rotations; give another --pred_aux_type",
         )
     }
