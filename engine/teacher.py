@@ -1,8 +1,9 @@
-"""``--curriculum``: a run that has ended says how hard every training image is."""
+"""Difficulty of the training images for ``--curriculum``: the loss of a trained network on each of them."""
 
 from __future__ import annotations
 
 import torch
+from loguru import logger
 from torch import Tensor
 from torch.nn import functional
 
@@ -13,7 +14,8 @@ from engine.trained import Trained
 def losses(teacher: Trained, images: ImageSet) -> Tensor:
     """Cross-entropy of the teacher's network on every image, (P,) in float32 on the CPU.
 
-    The images are as they are, scaled as the teacher's were; the network is in evaluation mode and computes in float32.
+    Images are not augmented and are normalised as for the teacher's training; the network is in evaluation mode and
+    computes in float32.
     """
     feed = teacher.feed(images)
     teacher.method.eval()
@@ -26,6 +28,7 @@ def losses(teacher: Trained, images: ImageSet) -> Tensor:
 
 
 def rank(teacher: Trained, images: ImageSet, curriculum: str) -> Tensor:
-    """Positions of the images, (P,) int64, from the easiest to the hardest; with ``hard_first`` the other way round."""
+    """Indices of the images in curriculum order, (P,) int64: by rising loss, or by falling loss for ``hard_first``."""
     easy_first_P = losses(teacher, images).argsort(stable=True)
+    logger.info(f"Curriculum: {curriculum}, {images.num_images} images ranked by {teacher.folder.path}")
     return easy_first_P.flip(0) if curriculum == "hard_first" else easy_first_P

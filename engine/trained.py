@@ -1,4 +1,4 @@
-"""A run at the weights of one of its checkpoints, as ``evaluate`` and its studies look at it."""
+"""A trained run, loaded from one of its checkpoints: for ``evaluate``, its studies and the teacher of a curriculum."""
 
 from __future__ import annotations
 
@@ -6,27 +6,31 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from datamodules.base import ImageSet, Splits
 from datamodules.feed import EVALUATION_BATCH, Feed
+from engine import checkpoint
 from engine.run_folder import RunFolder
+from engine.start import assemble
 from methods._base import Method
+from schemas import Args
 from utils import write_text
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What is needed to measure something of a run that has ended.
+    """A trained network with its data.
 
     Attributes:
-        folder: where it stands, and where studies write.
+        folder: the run folder, into which studies write.
         method: with the weights of the checkpoint, on ``device``.
-        splits: its data.
-        precision: ``fp32`` or ``bf16``, what the run computed in.
-        device: where to measure.
+        splits: the data of the run.
+        precision: of the run, ``fp32`` or ``bf16``.
+        device: of the method.
     """
 
     folder: RunFolder
@@ -36,11 +40,11 @@ class Trained:
     device: torch.device
 
     def feed(self, images: ImageSet) -> Feed:
-        """Images as they are, on the device."""
+        """Batches of images without augmentation, on the device."""
         return Feed(images, self.splits.spec, EVALUATION_BATCH, self.device)
 
     def write_table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Write the CSV file ``name`` into the folder, whole or not at all.
+        """Write the CSV file ``name`` into the run folder, atomically.
 
         Raises:
             UserError: it cannot be written.
@@ -51,3 +55,16 @@ class Trained:
         writer.writerows(rows)
         with self.folder.writing(name):
             write_text(self.folder.path / name, buffer.getvalue())
+
+
+def load_trained(path: Path, args: Args, weights: str, device: torch.device) -> Trained:
+    """Load the run in the folder ``path``, with settings ``args``, from its checkpoint ``weights`` (best or last).
+
+    Raises:
+        UserError: the checkpoint cannot be read.
+    """
+    folder = RunFolder(path)
+    state = checkpoint.load(folder.checkpoints / f"{weights}.ckpt")
+    method, splits = assemble(args)
+    checkpoint.restore(method, state)
+    return Trained(folder, method.to(device), splits, args.run.precision, device)
