@@ -108,8 +108,7 @@ def _train_on(
 ) -> None:
     """Train as one of ``ranks``, in a new run folder or in ``resume``; ``teacher`` ranks the images of a curriculum."""
     from engine.devices import resolve_device
-    from engine.teacher import rank
-    from engine.trained import load_trained
+    from engine.trained import load_trained, rank
     from engine.trainer import Job, run
 
     with ranks.together():

@@ -8,14 +8,12 @@ their help are declared in `cli.build`. torch is imported inside functions, so t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import cli
-    from engine.trained import Trained
 
 
 def names() -> list[str]:
@@ -23,23 +21,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
 
 
-def run_studies(run: Trained, options: Mapping[str, Any]) -> Iterator[str]:
-    """Run the studies whose flag is set, and yield the lines that each has to print.
-
-    Raises:
-        UserError: a study does not apply to this run, or its files cannot be written.
-    """
-    for name in names():
-        value = options.get(name)
-        if value is not None and value is not False:  # 0 points are a value
-            yield from import_module(f"{__name__}.{name}").study(run, value)
-
-
 def evaluate(command: cli.Command) -> None:
     """Print the test loss and accuracy of the network and of every block's head, then run the studies asked for.
 
     Raises:
-        UserError: the run cannot be loaded, or a study fails.
+        UserError: a run cannot be loaded, a study does not apply to it, or files cannot be written.
     """
     import cli
 
@@ -60,5 +46,8 @@ def evaluate(command: cli.Command) -> None:
     options["cka"] = next(iter(others), None)
     for name, value in measure(run.method, run.feed(run.splits.test), run.precision).means(TEST).items():
         print(f"{name:28} {value:.4f}")
-    for line in run_studies(run, options):
-        print(line)
+    for study in names():
+        wanted = options.get(study)
+        if wanted is not None and wanted is not False:  # 0 points are a value
+            for line in import_module(f"{__name__}.{study}").study(run, wanted):
+                print(line)

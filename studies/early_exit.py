@@ -48,33 +48,19 @@ class Outcome(NamedTuple):
 
 
 class Results(NamedTuple):
-    """All numbers of the study; sequences have one entry per exit, and accuracies are in percent on the test images.
+    """All numbers of the study; sequences have one entry per exit, and accuracies are in percent on the test images."""
 
-    Attributes:
-        split: the split used for calibration.
-        num_calibrated: number of its images.
-        exits: block indices of the exits.
-        flops: FLOPs of an image that leaves at the exit.
-        temperatures: of the calibration.
-        accuracies: if all images leave at the exit.
-        greedy: of the greedy ensemble of the exits up to this one.
-        ensemble: of the mean probabilities of all exits.
-        outcomes: for every threshold.
-        chosen: the cheapest of them within `WITHIN` points on the calibration images.
-        plain: FLOPs of the network without heads.
-    """
-
-    split: str
-    num_calibrated: int
-    exits: Sequence[int]
-    flops: Sequence[int]
+    split: str  # used for calibration
+    num_calibrated: int  # images of that split
+    exits: Sequence[int]  # block indices
+    flops: Sequence[int]  # of an image that leaves at the exit
     temperatures: Sequence[float]
-    accuracies: Sequence[float]
-    greedy: Sequence[float]
-    ensemble: float
-    outcomes: Sequence[Outcome]
-    chosen: Outcome
-    plain: int
+    accuracies: Sequence[float]  # if all images leave at the exit
+    greedy: Sequence[float]  # of the greedy ensemble of the exits up to this one
+    ensemble: float  # of the mean probabilities of all exits
+    outcomes: Sequence[Outcome]  # by threshold
+    chosen: Outcome  # the cheapest of them within `WITHIN` points on the calibration images
+    plain: int  # FLOPs of the network without heads
 
 
 def study(run: Trained, _: bool = True) -> Iterator[str]:

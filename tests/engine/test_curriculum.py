@@ -10,8 +10,7 @@ import torch
 from torch.nn import functional as F
 
 import cli
-from engine.teacher import losses, rank
-from engine.trained import Trained, load_trained
+from engine.trained import Trained, load_trained, losses, rank
 from tests.engine.test_run import without_times
 from tests.engine.test_threads import after
 
