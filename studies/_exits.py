@@ -33,17 +33,11 @@ class Cost(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """The cost of every part of a network with several exits.
+    """The cost of every part of a network with several exits."""
 
-    Attributes:
-        blocks: by block.
-        heads: by block, of the layers that compute logits from its output.
-        exits: indices of the blocks that have logits.
-    """
-
-    blocks: Sequence[Cost]
-    heads: Sequence[Cost]
-    exits: Sequence[int]
+    blocks: Sequence[Cost]  # by block
+    heads: Sequence[Cost]  # by block, of the layers that compute logits from its output
+    exits: Sequence[int]  # indices of the blocks that have logits
 
     def of(self, exits: Iterable[int]) -> Cost:
         """Cost of the network with only these exits: the blocks up to the last of them, and their heads."""

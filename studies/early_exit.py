@@ -32,19 +32,12 @@ _LOG_TEMPERATURES = (-5.0, 5.0)  # bounds of the search; e^5 = 148
 
 
 class Outcome(NamedTuple):
-    """Accuracy and cost of a threshold on a set of images.
+    """Accuracy and cost of a threshold on a set of images."""
 
-    Attributes:
-        threshold: confidence at which an image leaves, in [0, 1]; above 1 no image leaves early.
-        accuracy: in percent.
-        flops: mean per image.
-        shares: fraction of the images that leave at each exit, in [0, 1].
-    """
-
-    threshold: float
-    accuracy: float
-    flops: float
-    shares: tuple[float, ...]
+    threshold: float  # confidence at which an image leaves, in [0, 1]; above 1 no image leaves early
+    accuracy: float  # in percent
+    flops: float  # mean per image
+    shares: tuple[float, ...]  # fraction of the images that leave at each exit, in [0, 1]
 
 
 class Results(NamedTuple):

@@ -49,17 +49,11 @@ Features = Callable[[Batch], Sequence[Tensor]]  # maps (B, C, H, W) to measure, 
 
 
 class Information(NamedTuple):
-    """Estimates for one feature map, each at the best epoch.
+    """Estimates for one feature map, each at the best epoch."""
 
-    Attributes:
-        reconstruction_error: R in nats per pixel value, at least the entropy of the pixels.
-        label_information: in nats, from 0 to the entropy of the labels.
-        accuracy: of the classifier, in percent.
-    """
-
-    reconstruction_error: float
-    label_information: float
-    accuracy: float
+    reconstruction_error: float  # R in nats per pixel value, at least the entropy of the pixels
+    label_information: float  # in nats, from 0 to the entropy of the labels
+    accuracy: float  # of the classifier, in percent
 
 
 def study(run: Trained, _: bool = True) -> Iterator[str]:

@@ -25,17 +25,11 @@ Outputs = Mapping[str, tuple[Tensor, Tensor]]  # by split: logits (E, P, N) of a
 
 
 class Part(NamedTuple):
-    """A part of the network that can be used by itself.
+    """A part of the network that can be used by itself."""
 
-    Attributes:
-        name: the block of its exit; of several exits, which outputs are summed.
-        cost: of the blocks up to its last exit, and of the heads of its exits.
-        accuracies: in percent, by split.
-    """
-
-    name: str
-    cost: Cost
-    accuracies: Mapping[str, float]
+    name: str  # the block of its exit; of several exits, which outputs are summed
+    cost: Cost  # of the blocks up to its last exit, and of the heads of its exits
+    accuracies: Mapping[str, float]  # in percent, by split
 
     @property
     def multiply_adds(self) -> int:
