@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cli.build import SHORT, evaluate_parser, report_parser, sweep_parser, train_parser
+from cli.build import SHORT, STUDY_SWITCHES, evaluate_parser, report_parser, sweep_parser, train_parser
 from cli.messages import explain
 from cli.settings import Item, check_effects, check_needs, read_config, read_resumed, read_run
 from consts import PROGRAM
@@ -53,7 +53,7 @@ def parse(argv: Sequence[str]) -> Command:
         return Command("report", text, options=report_parser().parse_strictly(words[1:]))
     if words[:1] == ["evaluate"]:
         options = evaluate_parser().parse_strictly(words[1:])
-        switches = {name: _truth(options, name, False) for name in ("early_exit", "information", "linear")}
+        switches = {name: _truth(options, name, False) for name in STUDY_SWITCHES}
         return Command("evaluate", text, options=options | switches)
     if words[:1] == ["sweep"]:
         return Command("sweep", text, options=_sweep_options(words[1:]))

@@ -20,6 +20,11 @@ from schemas import SECTIONS, MethodArgs, method_sections
 from sections.fields import Composite, Section, extra, fields_of, own_fields
 from utils import EXIT_USAGE, did_you_mean, printable
 
+STUDY_SWITCHES = {  # studies that are switched on or off: files of studies/, and their help
+    "early_exit": "accuracy against cost when confident images leave at an early block",
+    "information": "estimates of the information that every block keeps of the image and of its label",
+    "linear": "accuracy of a linear classifier on every block's output",
+}
 SHORT = "method="  # destination of --dgl and its like; the equals sign keeps it apart from every setting
 
 
@@ -161,17 +166,15 @@ def evaluate_parser() -> Parser:
     parser.add_argument("--weights", choices=("best", "last"), default="best", help="which checkpoint [default best]")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0, ... [default auto]")
     studies = parser.add_argument_group("Studies", "each writes a table and a figure into the folder of RUN")
-    early_exit = "accuracy against cost when sure images leave early [default off]"
-    information = "what every block still tells of the image and of its label [default off]"
-    _add_switch(studies, "early_exit", "early_exit", early_exit)
-    _add_switch(studies, "information", "information", information)
+    for name, help_text in STUDY_SWITCHES.items():
+        _add_switch(studies, name, name, f"{help_text} [default off]")
     studies.add_argument(
         "--prefixes", metavar="POINTS", type=_points,
         help="blocks up to each exit as networks of their own, and the smallest that loses no more points of accuracy",
     )  # fmt: skip
-    linear = "what a linear classifier makes of every block's output [default off]"
-    _add_switch(studies, "linear", "linear", linear)
-    studies.add_argument("--cka", metavar="OTHER", help="how similar its blocks are to those of another run's folder")
+    studies.add_argument(
+        "--cka", metavar="OTHER", help="similarity of its blocks to those of the run in another folder"
+    )
     return parser
 
 

@@ -1,1 +1,1 @@
-"""Read-only observers of a method: they leave weights, statistics, gradients and random state as they were."""
+"""Read-only observers of a method during a run; weights, buffers, gradients and random state stay unchanged."""

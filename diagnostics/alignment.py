@@ -1,4 +1,4 @@
-"""How far a method's gradients point where back-propagation's point, block by block."""
+"""Gradient alignment: cosine and norm ratio of a method's gradient to back-propagation's, block by block."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from objectives.classification import cross_entropy
 
 
 class Alignment(NamedTuple):
-    """Cosine of the angle between two gradients in [-1, 1], and the norm of the method's over that of back-prop's."""
+    """Cosine between the two gradients, in [-1, 1], and norm of the method's gradient over that of back-propagation."""
 
     cosine: float
     ratio: float
 
 
 def gradient_alignment(method: Method, plain: Backbone, batch: Batch) -> dict[int, Alignment]:
-    """Compare the gradients of every trainable block's parameters on one batch, at the same weights.
+    """Compare the gradients of the parameters of every trainable block on one batch, at the same weights.
 
-    The method works on a copy of itself, so nothing of it changes; its heads are not compared, because back-propagation
-    has none. The last block's gradient includes the classifier's. Both networks are as in training (batch statistics,
-    frozen blocks evaluated), but without dropout. A block without a gradient on either side is left out.
+    A copy of the method computes the gradients, so the method itself does not change. Heads are not compared, because
+    back-propagation has none; the gradient of the last block includes the classifier. Both networks are in training
+    mode (batch statistics, frozen blocks in evaluation mode), but without dropout. Blocks without a gradient in either
+    network are omitted.
 
     Args:
-        method: the network with its rule.
-        plain: a backbone of the same shape; its weights are overwritten. It is not the method's own because that may
-            have layers with another backward pass.
+        method: the network with its learning rule.
+        plain: a backbone of the same architecture; its weights are overwritten. The method's own backbone may contain
+            layers with another backward pass.
         batch: images and labels.
     """
     probe = copy.deepcopy(method)
@@ -61,12 +62,12 @@ def _compare(probe: Method, plain: Backbone) -> Iterator[tuple[int, Alignment]]:
         own_D, true_D = _flat(probe.backbone, index), _flat(plain, index)
         own, true, both = own_D @ own_D, true_D @ true_D, own_D @ true_D
         if own > 0 and true > 0:
-            # The root of the product, not the product of roots: of equal gradients this is 1 in every bit.
+            # The root of the product, not the product of roots: for equal gradients this is exactly 1.
             yield index, Alignment(float(both / (own * true).sqrt()), float((own / true).sqrt()))
 
 
 def _flat(backbone: Backbone, index: int) -> Tensor:
-    """All gradients of a block as one float64 vector; a parameter without one counts as zero."""
+    """All gradients of a block as one float64 vector; a missing gradient is zero."""
     parts = [backbone.block(index), *([backbone.classifier] if index == backbone.num_blocks - 1 else [])]
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for part in parts for p in part.parameters()]
     return torch.cat([gradient.flatten().double() for gradient in gradients]) if gradients else torch.zeros(0)

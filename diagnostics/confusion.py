@@ -1,4 +1,4 @@
-"""Which classes a network takes for which."""
+"""Confusion matrix of a network's predictions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from methods._base import Method
 
 
 def confusion_matrix(method: Method, feed: Feed) -> Tensor:
-    """Counts (N, N) of int64 over all images of a feed: rows are labels, columns the guesses of the network.
+    """Counts (N, N) of int64 over all images of a feed: rows are labels, columns predictions.
 
-    torchmetrics' `MulticlassConfusionMatrix` was tried: it counts likewise, and would be a second way to read a device.
+    torchmetrics' `MulticlassConfusionMatrix` gives the same counts, but would be a second way to transfer results from
+    the device.
     """
     num_classes = feed.spec.num_classes
     method.eval()

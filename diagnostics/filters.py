@@ -1,4 +1,4 @@
-"""What the first convolution looks for, as a picture."""
+"""Kernels of the first convolution as an image."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torchvision.utils import make_grid
 
 from model import Backbone
 
-TILE = 32  # pixels of a filter at least; it is enlarged by whole pixels
+TILE = 32  # least side of a kernel in pixels; kernels are enlarged by an integer factor
 NUM_COLUMNS = 16
 _PICTURE_CHANNELS = (1, 3)  # grey or colour
 
 
 def first_filters(backbone: Backbone) -> Tensor | None:
-    """A grid (H, W, 3) of uint8 with the kernels of the first convolution; None where there is none to see.
+    """A grid (H, W, 3) of uint8 with the kernels of the first convolution; None unless it has 1 or 3 input channels.
 
-    Every kernel is stretched by itself from its least value to its greatest, so that shapes can be compared, not sizes.
+    Each kernel is scaled separately to [0, 1], so kernels can be compared in shape, not in magnitude.
     """
     convolution = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
     if convolution is None or convolution.in_channels not in _PICTURE_CHANNELS:

@@ -1,4 +1,4 @@
-"""How much of the image a value of a block's output depends on."""
+"""Receptive fields: the region of the image on which one value of a block's output depends."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from model import Backbone
 
 
 class ReceptiveField(NamedTuple):
-    """The square of input pixels behind one output value, borders aside.
+    """The square of input pixels on which one output value depends, ignoring borders.
 
     Attributes:
         size: its side in pixels.
-        stride: pixels between the squares of neighbouring values.
-        padding: pixels by which the first square begins outside of the image.
+        stride: pixels between the squares of neighbouring output values.
+        padding: pixels by which the first square extends beyond the image.
     """
 
     size: int = 1
@@ -29,8 +29,8 @@ class ReceptiveField(NamedTuple):
 def receptive_fields(backbone: Backbone) -> list[ReceptiveField]:
     """The receptive field of every block's output.
 
-    A layer adds (k - 1) strides to the size, and its own stride multiplies the stride (Araujo et al., Distill 2019,
-    doi 10.23915/distill.00021).
+    A layer of kernel size k adds (k - 1) strides to the size and multiplies the stride by its own (Araujo et al.,
+    Distill 2019, doi 10.23915/distill.00021).
     """
     fields: list[ReceptiveField] = []
     for index in range(backbone.num_blocks):
@@ -39,16 +39,16 @@ def receptive_fields(backbone: Backbone) -> list[ReceptiveField]:
 
 
 def behind(network: nn.Module, field: ReceptiveField) -> ReceptiveField:
-    """The receptive field of a network's output when its input has ``field``; of paths side by side the widest.
+    """The receptive field of a network's output if its input has ``field``; of parallel paths, the largest.
 
-    ``network`` has its layers as parts; it is not a layer itself.
+    ``network`` is a container of layers, not a layer itself.
     """
     fields: dict[fx.Node, ReceptiveField] = {}
     for node in _Tracer().trace(network).nodes:
         sources = [fields[source] for source in node.all_input_nodes]
         before = max(sources, default=field)
         fields[node] = _layer(before, network.get_submodule(str(node.target))) if node.op == "call_module" else before
-        if node.target is operator.getitem:  # a shortcut that takes every other pixel
+        if node.target is operator.getitem:  # a shortcut with strided indexing
             fields[node] = before._replace(stride=before.stride * _step(node.args[1]))
     return next(reversed(fields.values()))
 
@@ -64,7 +64,7 @@ def _layer(field: ReceptiveField, layer: nn.Module) -> ReceptiveField:
 
 
 def _side(value: Any) -> int:
-    """Kernels, strides and paddings are square here."""
+    """Side of a kernel, stride or padding, which are square in these networks."""
     return int(value[0] if isinstance(value, tuple) else value)
 
 
@@ -74,8 +74,8 @@ def _step(index: Any) -> int:
 
 
 class _Tracer(fx.Tracer):
-    """Looks into everything that has parts; the layers themselves are steps."""
+    """Traces into containers and treats layers as single steps."""
 
     def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
-        """Whether ``module`` is one step of the trace."""
+        """Whether ``module`` is traced as a single step."""
         return not any(True for _ in module.children())

@@ -1,4 +1,4 @@
-"""What the decoders of a method draw, as grids of images."""
+"""Reconstructions by the decoders of a method, as grids of images."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torchvision.utils import make_grid
 from datamodules.base import Batch, DataSpec, pixels_of
 from methods._base import Method
 
-_SEED = 0  # a task that masks at random masks the same every time, so that pictures can be compared
-MIN_TILE = 96  # pixels; small images are enlarged by whole pixels to be seen
+_SEED = 0  # tasks with random masks use the same masks every time, so that images can be compared
+MIN_TILE = 96  # least side in pixels; small images are enlarged by an integer factor
 
 
 def reconstruction_grids(method: Method, batch: Batch, spec: DataSpec) -> dict[int, Tensor]:
-    """A grid (H, W, 3) of uint8 for every block with a decoder: targets in the upper row, what it drew below them.
+    """A grid (H, W, 3) of uint8 for every block with a decoder: targets in the upper row, reconstructions below.
 
     Args:
-        method: put into evaluation mode for the moment, and back into training mode.
-        batch: one column for each of its images.
-        spec: gives mean and deviation, with which the pixels come back to [0, 1]; what is drawn beyond is cut off.
+        method: evaluated in evaluation mode; training mode is restored.
+        batch: one column per image.
+        spec: mean and standard deviation to convert values back to pixels in [0, 1], to which they are clamped.
     """
     method.eval()
     devices = [batch.x_BCHW.device] if batch.x_BCHW.is_cuda else []

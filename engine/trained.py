@@ -1,4 +1,4 @@
-"""A run at the weights of one of its checkpoints, as ``evaluate`` and its studies look at it."""
+"""A trained run, loaded from one of its checkpoints: for ``evaluate``, its studies and the teacher of a curriculum."""
 
 from __future__ import annotations
 
@@ -6,27 +6,34 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from loguru import logger
+from torch import Tensor
+from torch.nn import functional
 
 from datamodules.base import ImageSet, Splits
 from datamodules.feed import EVALUATION_BATCH, Feed
+from engine import checkpoint
 from engine.run_folder import RunFolder
+from engine.start import assemble
 from methods._base import Method
+from schemas import Args
 from utils import write_text
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What is needed to measure something of a run that has ended.
+    """A trained network with its data.
 
     Attributes:
-        folder: where it stands, and where studies write.
+        folder: the run folder, into which studies write.
         method: with the weights of the checkpoint, on ``device``.
-        splits: its data.
-        precision: ``fp32`` or ``bf16``, what the run computed in.
-        device: where to measure.
+        splits: the data of the run.
+        precision: of the run, ``fp32`` or ``bf16``.
+        device: of the method.
     """
 
     folder: RunFolder
@@ -36,11 +43,11 @@ class Trained:
     device: torch.device
 
     def feed(self, images: ImageSet) -> Feed:
-        """Images as they are, on the device."""
+        """Batches of images without augmentation, on the device."""
         return Feed(images, self.splits.spec, EVALUATION_BATCH, self.device)
 
     def write_table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Write the CSV file ``name`` into the folder, whole or not at all.
+        """Write the CSV file ``name`` into the run folder, atomically.
 
         Raises:
             UserError: it cannot be written.
@@ -51,3 +58,39 @@ class Trained:
         writer.writerows(rows)
         with self.folder.writing(name):
             write_text(self.folder.path / name, buffer.getvalue())
+
+
+def load_trained(path: Path, args: Args, weights: str, device: torch.device) -> Trained:
+    """Load the run in the folder ``path``, with settings ``args``, from its checkpoint ``weights`` (best or last).
+
+    Raises:
+        UserError: the checkpoint cannot be read.
+    """
+    folder = RunFolder(path)
+    state = checkpoint.load(folder.checkpoints / f"{weights}.ckpt")
+    method, splits = assemble(args)
+    checkpoint.restore(method, state)
+    return Trained(folder, method.to(device), splits, args.run.precision, device)
+
+
+def losses(teacher: Trained, images: ImageSet) -> Tensor:
+    """Cross-entropy of the teacher's network on every image, (P,) in float32 on the CPU.
+
+    Images are not augmented and are normalised as for the teacher's training; the network is in evaluation mode and
+    computes in float32.
+    """
+    feed = teacher.feed(images)
+    teacher.method.eval()
+    with torch.inference_mode():
+        batches = (feed.batch(0, step) for step in range(feed.num_steps))
+        parts = [
+            functional.cross_entropy(teacher.method(batch.x_BCHW), batch.y_B, reduction="none") for batch in batches
+        ]
+    return torch.cat(parts).cpu()
+
+
+def rank(teacher: Trained, images: ImageSet, curriculum: str) -> Tensor:
+    """Indices of the images in curriculum order, (P,) int64: by rising loss, or by falling loss for ``hard_first``."""
+    easy_first_P = losses(teacher, images).argsort(stable=True)
+    logger.info(f"Curriculum: {curriculum}, {images.num_images} images ranked by {teacher.folder.path}")
+    return easy_first_P.flip(0) if curriculum == "hard_first" else easy_first_P

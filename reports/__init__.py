@@ -1,6 +1,6 @@
-"""Run folders made visible: tables, figures and pages. Reads runs, knows nothing of networks, never imports torch.
+"""Tables, figures and HTML pages from run folders. This package reads files only and never imports torch.
 
-matplotlib is imported when there is something to draw, so importing this room costs training nothing.
+matplotlib is imported when a figure is drawn, so importing this package does not delay training.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ DEFAULT_OUT = "report"
 
 
 def refresh(run_folder: Path) -> None:
-    """Rebuild the plots and the page of a run, running or finished.
+    """Redraw the plots and the page of a run, running or finished.
 
     Raises:
         UserError: the folder does not exist.
-        OSError: the disk does not take the files.
+        OSError: the files cannot be written.
     """
     from reports.canvas import write_bytes
     from reports.figures import run_pictures

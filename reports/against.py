@@ -1,4 +1,4 @@
-"""Accuracy against the one number that was varied most, as a learning rate; a line for each choice of the others."""
+"""Accuracy against the numeric setting with the most values, such as a learning rate; one line per rest of settings."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from reports.runs import Run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MIN_VALUES = 3  # of the number, for its line to say something
-LOG_RATIO = 20  # between the greatest value and the least, from which on the axis is logarithmic
+MIN_VALUES = 3  # of the setting, for a line to be drawn
+LOG_RATIO = 20  # of the largest value to the smallest, from which the axis is logarithmic
 
 
 def varied_number(groups: Sequence[Group]) -> str | None:
@@ -28,7 +28,7 @@ def varied_number(groups: Sequence[Group]) -> str | None:
 
 
 def against_figure(runs: Sequence[Run]) -> Figure | None:
-    """Final test accuracy over the values of `varied_number`; None where nothing was varied so."""
+    """Final test accuracy over the values of `varied_number`; None without such a setting."""
     groups = group_runs(runs)
     name = varied_number(groups)
     if name is None:

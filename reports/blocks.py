@@ -1,4 +1,4 @@
-"""Block by block: what the blocks of a run are, and where groups of runs differ in them."""
+"""Tables and figures by block: shape and measurements of the blocks of a run, and differences between groups."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from reports.runs import Run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-REFERENCE = "bp"  # the method that the others are compared with, where it is there
+REFERENCE = "bp"  # the method that the others are compared with, if present
 
 
 class Quantity(NamedTuple):
-    """Something that is measured of every block: split and name of its metric, title, how a value is written."""
+    """A quantity measured for every block: split and name of its metric, title, and number format."""
 
     split: str
     name: str
@@ -29,7 +29,7 @@ class Quantity(NamedTuple):
     form: str
 
     def of_run(self, run: Run) -> list[float | None]:
-        """The values of the last epoch that has some, by block."""
+        """Values by block, of the last epoch that has any."""
         names = [metric_name(self.split, self.name, index) for index in range(MAX_BLOCKS)]
         for line in reversed(run.epochs):
             values = [finite(line.get(name)) for name in names]
@@ -51,7 +51,7 @@ QUANTITIES = (
 
 
 def block_table(run: Run) -> list[list[str]]:
-    """A heading and a row for each block: what it is, and what was measured of it at the end."""
+    """A header and one row per block: its shape and size, and its last measurements."""
     described = run.summary.get("blocks")
     facts = [fact if isinstance(fact, dict) else {} for fact in described] if isinstance(described, list) else []
     measured = {quantity: values for quantity in QUANTITIES if (values := quantity.of_run(run))}
@@ -79,7 +79,7 @@ def _show(quantity: Quantity, value: float | None) -> str:
 
 
 def difference_table(groups: Sequence[Group]) -> list[list[str]]:
-    """A heading, and for each quantity a row for each group: values by block, and how far they are from the reference.
+    """A header, and for each quantity a row per group: values by block, and their difference from the reference.
 
     The reference is the first group trained with back-propagation, or else the first group.
     """
@@ -105,12 +105,12 @@ def _difference_rows(groups: Sequence[Group], reference: Group) -> Iterator[list
 
 
 def has_differences(groups: Sequence[Group]) -> bool:
-    """Whether anything but accuracy was measured of the blocks of two groups."""
+    """Whether a quantity other than accuracy was measured for the blocks of at least two groups."""
     return any(sum(any(quantity.of_group(group)) for group in groups) > 1 for quantity in QUANTITIES[1:])
 
 
 def difference_figure(runs: Sequence[Run]) -> Figure:
-    """A panel for each quantity, a line over the blocks for each group."""
+    """One panel per quantity, with one line over the blocks per group."""
     groups = group_runs(runs)
     looks = group_looks(len(groups))
     measured = {quantity: [quantity.of_group(group) for group in groups] for quantity in QUANTITIES}

@@ -1,7 +1,7 @@
-"""How figures look and how they reach the disk: the same bytes for the same data.
+"""Common style of all figures, and writing them to files, reproducibly to the byte.
 
-matplotlib is imported inside functions, because training should not wait for it before there is something to draw. Its
-object interface is used, never ``pyplot``, which would open windows and keep figures alive.
+matplotlib is imported inside functions, so that training does not wait for it. Its object interface is used instead
+of ``pyplot``, which would open windows and keep figures in memory.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, GRID, PAPER = "#24292f", "#d8dee4", "#ffffff"
-# Okabe & Ito's colour-blind-safe palette (jfly.uni-koeln.de/color), without black and yellow, which vanish on one of a
-# dark and a light background.
+# Okabe & Ito's colour-blind-safe palette (jfly.uni-koeln.de/color), without black and yellow, which are invisible on a
+# dark or a light background.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 PNG_DPI = 200  # twice the width of a README, for dense screens
@@ -45,7 +45,7 @@ _METADATA: dict[str, dict[str, None]] = {  # a date or a version would change a 
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """The look of all figures; what the user's own matplotlibrc says does not matter."""
+    """The style of all figures, independent of the user's own matplotlibrc."""
     import matplotlib.style
 
     with matplotlib.style.context(["default", _STYLE]):
@@ -54,7 +54,7 @@ def _style() -> Iterator[None]:
 
 @contextmanager
 def canvas(width: float, height: float) -> Iterator[Figure]:
-    """An empty figure of ``width`` by ``height`` inches; what is drawn inside the ``with`` has the common look."""
+    """An empty figure of ``width`` by ``height`` inches; drawing inside the ``with`` has the common style."""
     from matplotlib.figure import Figure
 
     with _style():
@@ -70,13 +70,13 @@ def render(figure: Figure, kind: str) -> bytes:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that a reader never sees half of it."""
+    """Write a file atomically."""
     with atomic_write(path) as stream:
         stream.write(content)
 
 
 def integer_axis(axes: Axes, label: str) -> None:
-    """Count along the x axis: ticks at whole numbers only."""
+    """Label the x axis, with ticks at integers only."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel(label)
@@ -84,7 +84,7 @@ def integer_axis(axes: Axes, label: str) -> None:
 
 
 def ratio_axis(axes: Axes) -> None:
-    """A logarithmic y axis with plain numbers; between the powers of ten only where there are few of these."""
+    """A logarithmic y axis with plain numbers; minor ticks are labelled only on a short axis."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     axes.set_yscale("log")
@@ -95,7 +95,7 @@ def ratio_axis(axes: Axes) -> None:
 
 
 def say_nothing_yet(axes: Axes, text: str) -> None:
-    """Put ``text`` where the curves will be."""
+    """Show ``text`` in place of the missing curves."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center")
     axes.set(xticks=[], yticks=[])
 
@@ -104,7 +104,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     """Write the names of curves beside their right ends, moved apart where they would overlap.
 
     Args:
-        axes: where the curves are drawn already.
+        axes: with the curves already drawn.
         ends: last value, text and colour of each curve.
     """
     height = axes.yaxis.get_transform().transform  # of a logarithmic axis the logarithm

@@ -1,4 +1,4 @@
-"""The numbers of a run: what a reader calls them and how they are written."""
+"""Columns of the run tables: title and number format of every number in a summary."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ COLUMNS = (
 
 
 def status(run: Run) -> str:
-    """The status as the run left it, ``unknown`` without one."""
+    """The status in the summary, or ``unknown``."""
     return run.text("status") or "unknown"
 
 
 def progress(run: Run) -> str:
-    """Epochs behind it and epochs planned: ``3 of 20``."""
+    """Epochs done and planned: ``3 of 20``."""
     done, planned = run.epochs[-1]["epoch"] if run.epochs else 0, run.number("epochs")
     return f"{done:.0f}" if planned is None else f"{done:.0f} of {planned:.0f}"
 

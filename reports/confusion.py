@@ -1,4 +1,4 @@
-"""The confusion matrix of a run, as it stands in its folder."""
+"""Confusion matrix of a run, as a CSV file and a figure."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ MAX_NAME = 14  # characters
 
 
 def write_confusion(folder: Path, counts: Sequence[Sequence[int]], class_names: Sequence[str]) -> Path:
-    """Write ``confusion.csv`` and a picture of it, and return the picture's path.
+    """Write ``confusion.csv`` and a figure of it, and return the path of the figure.
 
     Args:
-        folder: the run's.
-        counts: images by label (rows) and guess (columns).
+        folder: of the run.
+        counts: number of images by label (rows) and prediction (columns).
         class_names: one for each label.
     """
     buffer = io.StringIO()
@@ -39,7 +39,7 @@ def write_confusion(folder: Path, counts: Sequence[Sequence[int]], class_names: 
 
 
 def confusion_figure(counts: Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:
-    """Share of every label's images by guess, in percent; what is right lies on the diagonal."""
+    """Share of every label's images by prediction, in percent; correct predictions are on the diagonal."""
     from matplotlib.colors import LinearSegmentedColormap
 
     shares = [[100 * count / max(1, sum(row)) for count in row] for row in counts]
@@ -59,6 +59,6 @@ def confusion_figure(counts: Sequence[Sequence[int]], class_names: Sequence[str]
             names = [printable(name)[:MAX_NAME] for name in class_names]
             axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
             axes.set_yticks(range(len(names)), names)
-        axes.set(xlabel="guess", ylabel="label")
+        axes.set(xlabel="prediction", ylabel="label")
         axes.grid(visible=False)
     return figure

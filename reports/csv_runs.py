@@ -1,4 +1,4 @@
-"""Runs from a table that `reports.table.write_csv` wrote: what a study keeps when the run folders are gone."""
+"""Read runs from a table written by `reports.table.write_csv`, for comparisons without the run folders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_csv(path: Path) -> list[Run]:
     """The runs of a table, without their curves.
 
     Raises:
-        UsageError: it is no table of runs.
+        UsageError: it is not a table of runs.
         UserError: it cannot be read.
     """
     shown = printable(str(path))
@@ -51,7 +51,7 @@ def _run(path: Path, number: int, row: dict[str, Any]) -> Run:
 
 
 def _value(text: str) -> Any:
-    """A number, a truth value or text, as it was before it was written."""
+    """Parse a number, a boolean or text."""
     if text in ("True", "False"):
         return text == "True"
     for kind in (int, float):

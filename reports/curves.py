@@ -1,4 +1,4 @@
-"""Pieces that several figures are made of: a curve, its axes, and the colours of blocks."""
+"""Parts shared by several figures: a curve by epoch, its axes, and the colours of blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_MARKED_EPOCHS = 30  # with more points, markers hide the curve
 
 
 def plot(axes: Axes, curve: dict[int, float], colour: str) -> None:
-    """A curve by epoch."""
+    """Draw a curve by epoch."""
     marker = "o" if len(curve) <= MAX_MARKED_EPOCHS else ""
     axes.plot(list(curve), list(curve.values()), color=colour, marker=marker, markersize=3)
 
@@ -31,7 +31,7 @@ def finish(axes: Axes, ends: Sequence[tuple[float, str, str]], label: str) -> No
 
 
 def ramp(count: int) -> list[str]:
-    """Colours from the first block to the last, of even lightness, so that none vanishes on a dark or a light page."""
+    """Colours from the first block to the last, of even lightness, visible on a dark and on a light page."""
     from matplotlib.colors import LinearSegmentedColormap, to_hex
 
     colours = LinearSegmentedColormap.from_list("blocks", [PALETTE[0], "#a8518f", PALETTE[1]])

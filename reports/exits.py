@@ -1,4 +1,4 @@
-"""The figure of early exits: accuracy against cost. It is given numbers, because `evaluate` has them at hand."""
+"""Figure of ``evaluate --early_exit``: accuracy against cost."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def draw_exits(
     """Write the figure as SVG.
 
     Args:
-        curve: one point for every threshold.
-        alone: one point for each exit, when all images leave there.
-        blocks: their blocks.
-        chosen: the point of the threshold that is recommended.
+        curve: one point per threshold.
+        alone: one point per exit, if all images leave there.
+        blocks: block indices of the exits.
+        chosen: the point of the recommended threshold.
         plain: FLOPs of the network without heads.
         path: file to write.
     """

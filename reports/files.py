@@ -1,4 +1,4 @@
-"""The files of a run folder, read so that damage costs what is damaged and no more.
+"""Read the files of a run folder; a damaged file or line does not affect the rest.
 
 Readers append what is missing or wrong to a list of ``problems``, one sentence each, instead of raising.
 """
@@ -112,12 +112,12 @@ def _metric_problems(name: str, damaged: list[int], epochs: list[Line]) -> Itera
 
 
 def summary_of(steps: list[Line], epochs: list[Line]) -> dict[str, Any]:
-    """What the metrics tell of a run whose summary is not written yet, by the summary's keys."""
+    """Summary values computed from the metrics, for a run without a written summary, by the summary's keys."""
     known = {"images_per_second": steps[-1].get("images_per_second")} if steps else {}
     tested = [line for line in epochs if finite(line.get(metric_name(TEST, ACCURACY))) is not None]
     if not tested:
         return known
-    held_out = metric_name(VAL, ACCURACY)  # the best epoch is chosen on the validation images where there are some
+    held_out = metric_name(VAL, ACCURACY)  # the best epoch is chosen on the validation images if there are any
     chooser = (
         held_out if all(finite(line.get(held_out)) is not None for line in tested) else metric_name(TEST, ACCURACY)
     )

@@ -1,4 +1,4 @@
-"""Runs with the same settings but the seed, taken together."""
+"""Groups of runs with the same settings except the seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from consts import DONE, TRIAL
 from reports.runs import Run, printable
 
-# Settings that say how a run was watched, stored or repeated, not what was done.
+# Settings of seed, storage and logging, which do not define the experiment.
 BOOKKEEPING = {
     "seed", "name", "path", "data_dir", "download", "wandb", "log_interval", "progress_bar", "resume",
     "diagnostics",
@@ -33,10 +33,10 @@ class Spread:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in nothing but the seed.
+    """Runs that differ only in the seed.
 
     Attributes:
-        label: the method and the settings in which groups differ, or what the user called them with ``--name``.
+        label: the method and the settings in which groups differ, or the name given with ``--name``.
         settings: what the runs share, bookkeeping left out.
         runs: all of them.
     """
@@ -84,7 +84,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     together: dict[str, list[Run]] = {}
     for run in runs:
         settings = _comparable(run)
-        # Without its settings nobody can tell whether a run repeats another one.
+        # A run without settings cannot be assigned to a group.
         together.setdefault(repr(sorted(settings.items())) if run.config else f"alone: {run.folder}", []).append(run)
     groups = [Group("", _comparable(members[0]), tuple(members)) for members in together.values()]
     if given := _given_names(groups):
@@ -94,7 +94,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 
 def _given_names(groups: Sequence[Group]) -> list[str]:
-    """What ``--name`` calls each group, if it tells all of them apart; else empty. A sweep's own names tell nothing."""
+    """The ``--name`` of each group, if these are unique, else empty. Names given by a sweep are ignored."""
     names = [{printable(str(run.config.get("name") or "")) for run in group.runs} for group in groups]
     names = [set() if any(name.startswith(TRIAL) for name in found) else found for found in names]
     found = [next(iter(name)) for name in names if len(name) == 1]
@@ -133,7 +133,7 @@ def differing(mappings: Sequence[Mapping[str, Any]], *, absence_counts: bool = F
 
 
 def _comparable(run: Run) -> dict[str, Any]:
-    """The settings that can move a result. Which GPU of a machine was used cannot, a GPU instead of a CPU can."""
+    """The settings that can affect a result. The device counts by type only: CPU or GPU."""
     known = {key: run.summary[key] for key in ("method", "model", "dataset") if key in run.summary} | run.config
     from_folder = known.get("dataset") == "folder"  # the path decides what the data are
     hidden = BOOKKEEPING - {"data_dir"} if from_folder else BOOKKEEPING
@@ -144,7 +144,7 @@ def _comparable(run: Run) -> dict[str, Any]:
 
 
 def label_of(group: Group, names: Iterable[str]) -> str:
-    """``dgl learning_rate=0.1 is_direct_global``; a switch that is off and a value that is not set are left out."""
+    """``dgl learning_rate=0.1 is_direct_global``; disabled switches and unset values are omitted."""
     words = [str(group.settings.get("method", group.runs[0].name))]
     for name in names:
         value = group.settings.get(name)

@@ -1,4 +1,4 @@
-"""A matrix of similarities as a picture: `inside` draws that of one run, `evaluate` that of two."""
+"""Heat map of a similarity matrix: of one run for its report, of two runs for ``evaluate --cka``."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from reports.canvas import PALETTE, canvas, render, write_bytes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LINE = 50  # characters of a label
+LINE = 50  # characters per line of a label
 MAX_NUMBERED = 9  # with more rows or columns, numbers would not fit their cells
 
 
 def similarity_figure(grid: Sequence[Sequence[float]], row_label: str, column_label: str) -> Figure:
-    """Rows from top to bottom; NaN stays empty, and labels that are too long for the picture are broken.
+    """Draw the matrix with its first row on top; NaN is left empty, and long labels are wrapped.
 
     Args:
-        grid: similarities in [0, 1], one row or more.
-        row_label: what rows are.
-        column_label: what columns are.
+        grid: similarities in [0, 1], at least one row.
+        row_label: name of the row axis.
+        column_label: name of the column axis.
     """
     from matplotlib.colors import LinearSegmentedColormap
 

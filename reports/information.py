@@ -1,4 +1,4 @@
-"""The figure of what features tell of image and label. It is given numbers, because `evaluate` has them at hand."""
+"""Figure of ``evaluate --information``: information of features about image and label, block by block."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from reports.canvas import INK, PALETTE, canvas, render, write_bytes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Level = tuple[float, str]  # a value that bounds a curve, and what it is
+Level = tuple[float, str]  # a bound of a curve, and its name
 
 
 def draw_information(
     errors: Sequence[float], labels: Sequence[float], floor: float, constant: float, entropy: float, path: Path
 ) -> None:
-    """Write the figure as SVG: left of the image, right of the label, from the image itself to the last block.
+    """Write the figure as SVG: left for the image, right for the label, from the input image to the last block.
 
     Args:
-        errors: R of the image and of every block, nats a pixel value.
-        labels: estimates of I(h, y) likewise, in nats.
-        floor: the least that R can be.
+        errors: R of the image and of every block, in nats per pixel value.
+        labels: estimates of I(h, y) of the same, in nats.
+        floor: lower bound of R.
         constant: R of a constant input.
         entropy: of the labels, in nats.
         path: file to write.
@@ -40,9 +40,12 @@ def draw_information(
 
 
 def draw_by_depth(axes: Axes, values: Sequence[float], lower: Level, upper: Level) -> None:
-    """A curve between two levels; the first value is that of the image."""
+    """Draw a curve by block between two bounds; the first value is that of the image."""
     axes.plot(range(-1, len(values) - 1), values, color=PALETTE[0], marker="o")
-    for (value, text), side, end in ((lower, "top", "right"), (upper, "bottom", "left")):  # where no curve should be
+    for (value, text), side, end in (
+        (lower, "top", "right"),
+        (upper, "bottom", "left"),
+    ):  # outside the bounds, away from the curve
         axes.axhline(value, color=INK, linewidth=0.8)
         axes.annotate(
             text, (0.99 if end == "right" else 0.01, value), (0, 3 if side == "bottom" else -3),

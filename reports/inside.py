@@ -1,4 +1,4 @@
-"""Figures of what ``--diagnostics`` measured; a run that measured nothing has none of them."""
+"""Figures of the measurements of ``--diagnostics``, for runs that have them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def inside_figures(run: Run) -> dict[str, Callable[[Run], Figure]]:
 
 
 def by_block(run: Run, quantity: str) -> dict[int, dict[int, float]]:
-    """Curves by epoch of a quantity that was measured inside, by block."""
+    """Curves by epoch of a diagnostic quantity, by block."""
     curves = {block: run.curve(metric_name(INSIDE, quantity, block)) for block in range(MAX_BLOCKS)}
     return {block: curve for block, curve in curves.items() if curve}
 

@@ -1,4 +1,4 @@
-"""The figure of what a linear classifier makes of every block's output."""
+"""Figure of ``evaluate --linear``: accuracy of linear classifiers, block by block."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from reports.information import draw_by_depth
 
 
 def draw_linear(accuracies: Sequence[float], chance: float, own: float, path: Path) -> None:
-    """Write the figure as SVG, from the image itself to the last block.
+    """Write the figure as SVG, from the input image to the last block.
 
     Args:
-        accuracies: of linear classifiers, of the image and of every block, in percent.
-        chance: of a guess.
-        own: of the network's classifier.
+        accuracies: of linear classifiers on the image and on every block, in percent.
+        chance: accuracy of a random guess, in percent.
+        own: accuracy of the network's classifier, in percent.
         path: file to write.
     """
     with canvas(4.5, 3.4) as figure:

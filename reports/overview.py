@@ -1,4 +1,4 @@
-"""Figures of many runs at once: who ended where, and how they got there."""
+"""Figures that compare many runs: final accuracies as a ranking, and training curves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reports.runs import Run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_LABEL = 60  # characters of a name beside the ranking
+MAX_LABEL = 60  # characters of a group's title in the ranking
 _QUANTITIES = {LOSS: "loss", ACCURACY: "accuracy (%)"}
 
 

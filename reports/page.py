@@ -1,4 +1,4 @@
-"""The page of one run or several: a single file that needs nothing from anywhere else."""
+"""HTML page of one or several runs: a single self-contained file."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ CAPTIONS = {
     "ranking": "Test accuracy after the last epoch, best first: the mean over the runs of a group, and their range.",
     "curves": "The network by epoch; bands reach from the lowest to the highest run of a group.",
     "parallel": "Every trial as a line through its settings to its result; the best ones are dark.",
-    "importance": "Share of each setting in what tells good trials from others (PED-ANOVA).",
+    "importance": "Importance of each setting for reaching the best trials (PED-ANOVA).",
     "alignment": "Gradients of every block against back-propagation's, at the same weights and on the same training "
     "images, without dropout: cosine of the angle, and ratio of the norms.",
-    "probes": "Linear classifiers fitted in closed form to what every block makes of training images, scored on "
-    "held-out ones: by epoch, and after the last one beside the block's own classifier.",
+    "probes": "Accuracy on held-out images of linear classifiers fitted in closed form to every block's features of "
+    "training images: by epoch, and after the last one beside the block's own classifier.",
     "cka": "Similarity of the blocks' features of held-out images (linear CKA) after the last epoch.",
     "against": "Test accuracy after the last epoch against the number that was varied most; other settings as lines.",
     "blocks_compared": "The blocks after the last epoch, by group; bands reach from its lowest to its highest run.",
@@ -46,7 +46,7 @@ _INTERNAL_ID = re.compile(r' id="[A-Za-z.]\w*_\d{1,4}"')  # names of matplotlib'
 
 
 class Cell(NamedTuple):
-    """Text, and the number to sort by if the text is written for people."""
+    """Text, and the value to sort by if it is not the text itself."""
 
     text: str
     value: float | str | None = None
@@ -65,8 +65,8 @@ def write_page(
         runs: one run or several.
         path: file to write.
         title: heading of the page.
-        pictures: SVG text of its figures by name, where they are drawn already.
-        tables: more tables by heading, to stand on top; the first row of each is its own heading.
+        pictures: SVG text of its figures by name, if already drawn.
+        tables: more tables by heading, shown first; the first row of each is its header.
     """
     if pictures is None:
         pictures = run_pictures(runs[0]) if len(runs) == 1 else comparison_pictures(runs)
@@ -104,19 +104,19 @@ def _one_run(run: Run, figures: str) -> str:
 
 
 def _drawings(folder: Path) -> str:
-    """The pictures that the run itself drew, inside the page."""
+    """The images that the run itself wrote, embedded in the page."""
     captions = {}
     for path in sorted((folder / PLOT_DIR).glob(f"{RECONSTRUCTIONS}*.png")):
         block = path.stem.removeprefix(RECONSTRUCTIONS)
-        captions[path] = f"{block}: test images as its decoder is to give them back, and below them as it does."
+        captions[path] = f"{block}: reconstruction targets of test images above, reconstructions by its decoder below."
     filters = folder / PLOT_DIR / f"{FILTERS}.png"
     if filters.exists():
         captions[filters] = (
-            "Kernels of the first convolution, each from its least value (dark) to its greatest (light)."
+            "Kernels of the first convolution, each scaled from its minimum (dark) to its maximum (light)."
         )
     confusion = folder / PLOT_DIR / f"{CONFUSION}.png"
     if confusion.exists():
-        captions[confusion] = "What the network takes the test images of every class for."
+        captions[confusion] = "Confusion matrix: predictions of the network for the test images of every class."
     figures = [
         f'<figure><img src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" alt="">'
         f"<figcaption>{escape(caption)}</figcaption></figure>\n"

@@ -1,4 +1,4 @@
-"""The figure of prefixes: accuracy against size. It is given numbers, because `evaluate` has them at hand."""
+"""Figure of ``evaluate --prefixes``: accuracy against size."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def draw_prefixes(
     split: str,
     path: Path,
 ) -> None:
-    """Write the figure as SVG: a picture for each kind of size.
+    """Write the figure as SVG: one panel for each kind of size.
 
     Args:
-        sizes: of every prefix, by kind; the last is the network's.
+        sizes: of every prefix, by kind; the last one is the whole network.
         accuracies: of every prefix, in percent.
-        blocks: their last blocks.
-        chosen: by kind of size, the position of the least that is good enough.
+        blocks: their last block indices.
+        chosen: by kind of size, the position of the smallest prefix that is accurate enough.
         within: points of accuracy that may be lost.
-        split: where it was measured.
+        split: on which the accuracies were measured.
         path: file to write.
     """
     floor = accuracies[-1] - within
@@ -34,12 +34,14 @@ def draw_prefixes(
         for axes, (name, values) in zip(pictures, sizes.items(), strict=True):
             points = [(value / 1e6, accuracy) for value, accuracy in zip(values, accuracies, strict=True)]
             axes.plot(*zip(*points, strict=True), "s", color=PALETTE[0])
-            axes.plot(*points[chosen[name]], "o", color=PALETTE[2], markersize=8, zorder=3, label="least that will do")
+            axes.plot(
+                *points[chosen[name]], "o", color=PALETTE[2], markersize=8, zorder=3, label="smallest within the limit"
+            )
             for point, block in zip(points, blocks, strict=True):
                 axes.annotate(
                     f"block {block}", point, (0, -7), textcoords="offset points", ha="center", va="top", fontsize=8
                 )
-            axes.axhline(floor, color=INK, linewidth=0.8, label=f"{within:g} points below the whole")
+            axes.axhline(floor, color=INK, linewidth=0.8, label=f"{within:g} points below the whole network")
             axes.margins(0.15)
             axes.set(xlabel=f"million {name.removeprefix('num_').replace('_', '-')}")
         pictures[0].set(ylabel=f"{split} accuracy (%)")

@@ -1,4 +1,4 @@
-"""Run folders, read leniently: what is there is used, what is missing is named, and nothing raises for it."""
+"""Load run folders; missing or damaged files are listed as problems instead of raising."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Run:
     """One run folder.
 
     Attributes:
-        folder: where it lies.
+        folder: its path.
         name: the folder's name, printable characters only.
-        summary: ``summary.json``; what it lacks, or lags behind in while running, is taken from the metrics.
+        summary: ``summary.json``; missing values, and outdated ones of a running run, are taken from the metrics.
         config: every setting by the name of its flag.
         steps: lines of ``metrics.jsonl`` that were written within an epoch.
         epochs: its lines that were written at the end of an epoch.

@@ -1,4 +1,4 @@
-"""Runs as a table: one row a group for the terminal, one row a run for spreadsheets."""
+"""Tables of runs: one row per group for the terminal, one row per run as CSV."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HEADER = (
 
 
 def comparison_table(runs: Sequence[Run]) -> str:
-    """Aligned text, one row for each group of runs that differ only in the seed, and below it what is amiss."""
+    """Aligned text, one row for each group of runs that differ only in the seed, followed by notes on problems."""
     groups = group_runs(runs)
     cells = [*HEADER, *(group_cells(group) for group in groups)]
     widths = [max(map(len, column)) for column in list(zip(*cells, strict=True))[1:]]

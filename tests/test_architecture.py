@@ -15,7 +15,8 @@ ROOT = Path(__file__).parent.parent
 # network.
 RANKS = [
     {"consts", "utils"}, {"sections", "layers"}, {"schemas", "reports"}, {"cli", "model", "datamodules"},
-    {"heads", "objectives"}, {"tasks"}, {"methods"}, {"diagnostics"}, {"engine"}, {"sweeps"}, {"main", "benchmarks"},
+    {"heads", "objectives"}, {"tasks"}, {"methods"}, {"diagnostics"}, {"engine"}, {"studies"}, {"sweeps"},
+    {"main", "benchmarks"},
 ]  # fmt: skip
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 FILES = [
@@ -73,10 +74,10 @@ def test_reports_see_constants_and_helpers_only() -> None:
             assert {name for name, _ in imports(path) if name in RANK} <= {"consts", "utils", "reports"}, path
 
 
-def test_the_engine_names_no_method_and_no_network() -> None:
+def test_the_engine_and_studies_name_no_method_and_no_network() -> None:
     names = {*methods.names(), *NETWORKS}
     for path in FILES:
-        if room_of(path) == "engine":
+        if room_of(path) in ("engine", "studies"):
             words = {
                 node.value
                 for node in ast.walk(ast.parse(path.read_text()))

@@ -12,9 +12,8 @@ from datamodules.feed import Feed
 from diagnostics.features import (
     block_features,
     centred_gram,
-    cka_matrix,
+    gram_cka,
     labels,
-    linear_cka,
     probe_accuracy,
     ridge_weights,
 )
@@ -23,6 +22,10 @@ from tests.conftest import make_method, make_spec
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def linear_cka(x_PD: torch.Tensor, y_PE: torch.Tensor) -> float:
+    return gram_cka(centred_gram(x_PD), centred_gram(y_PE))
 
 
 def make_feed(count: int = 7, batch_size: int = 3) -> Feed:
@@ -73,12 +76,6 @@ def test_cka_is_that_of_the_definition_by_features() -> None:
     x, y = x_PD - x_PD.mean(0), y_PE - y_PE.mean(0)
     expected = (y.T @ x).norm() ** 2 / ((x.T @ x).norm() * (y.T @ y).norm())
     assert linear_cka(x_PD, y_PE) == pytest.approx(float(expected), rel=1e-12)
-
-
-def test_the_matrix_has_the_similarity_of_every_row_with_every_column() -> None:
-    rows, columns = [random(20, 3, seed=seed) for seed in (0, 1)], [random(20, 4, seed=seed) for seed in (2, 3, 4)]
-    found = cka_matrix([centred_gram(x_PD) for x_PD in rows], [centred_gram(y_PE) for y_PE in columns])
-    assert found == [[linear_cka(x_PD, y_PE) for y_PE in columns] for x_PD in rows]
 
 
 def test_features_are_those_of_the_evaluated_blocks_in_order() -> None:

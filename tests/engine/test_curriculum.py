@@ -10,9 +10,7 @@ import torch
 from torch.nn import functional as F
 
 import cli
-import main
-from engine.teacher import losses, rank
-from engine.trained import Trained
+from engine.trained import Trained, load_trained, losses, rank
 from tests.engine.test_run import without_times
 from tests.engine.test_threads import after
 
@@ -25,7 +23,7 @@ def teacher(run) -> Path:
 
 
 def judge(path: Path) -> Trained:
-    return main.restored(path, cli.args_of_run(path), "best", torch.device("cpu"))
+    return load_trained(path, cli.args_of_run(path), "best", torch.device("cpu"))
 
 
 def test_the_teacher_judges_images_as_they_are(teacher: Path) -> None:

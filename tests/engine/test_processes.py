@@ -88,15 +88,15 @@ def test_two_replicas_are_two_networks_with_averaged_gradients(run, grid) -> Non
 def averaged_by_hand(words: list[str], run) -> dict[str, torch.Tensor]:
     """One epoch of two copies on the halves of every batch, in this process; the state of the first copy."""
     import cli
-    import main
     from consts import TRAIN
     from engine.optimizers import build_optimizer, update
     from engine.schedule import learning_rate
+    from engine.start import assemble
     from engine.trainer import make_feeds
 
     args = cli.parse([*SMALL, "--model", "VGGs", "--path", str(run.path), *words]).args
-    copies = [main.assemble(args)[0].to(memory_format=torch.channels_last) for _ in range(2)]
-    feed = make_feeds(args, main.assemble(args)[1], torch.device("cpu"))[TRAIN]
+    copies = [assemble(args)[0].to(memory_format=torch.channels_last) for _ in range(2)]
+    feed = make_feeds(args, assemble(args)[1], torch.device("cpu"))[TRAIN]
     optimizers = [build_optimizer(args.optim, method) for method in copies]
     for step in range(feed.num_steps):
         batch = feed.batch(0, step)

@@ -6,16 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from diagnostics.exits import (
-    choose,
-    ensemble_accuracy,
-    exit_flops,
-    fit_temperature,
-    greedy_weighted,
-    network_flops,
-    outcome,
-    thresholds,
-)
+from studies._exits import ensemble_accuracy, exit_flops, network_flops
+from studies.early_exit import choose, fit_temperature, greedy_weighted, outcome, thresholds
 from tests.conftest import build, make_method
 
 # Two exits, four images of class 0; confidences of the first 0.9, 0.6, 0.8, 0.7, of which the second and third guess 1.

@@ -13,7 +13,7 @@ from torch.nn import functional
 from datamodules.base import Batch, ImageSet
 from datamodules.feed import Feed
 from diagnostics.features import block_features
-from diagnostics.information import Information, estimate, frozen_features, label_entropy, num_steps, pixel_entropy
+from studies.information import Information, estimate, frozen_features, label_entropy, num_steps, pixel_entropy
 from tests.conftest import CLASSES, make_method, make_spec
 
 DARK, LIGHT = 26, 230  # grey levels, one as probable as the other

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules import module
 from torch.utils.flop_counter import FlopCounterMode
 
-from diagnostics.costs import measure_costs
+from studies._exits import measure_costs
 from tests.conftest import CASES, gradients, make_method
 
 IMAGE = torch.zeros(1, 3, 8, 8)

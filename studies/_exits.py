@@ -1,4 +1,4 @@
-"""What the parts of a network cost: operations for an image, and parameters."""
+"""Cost and accuracy of the exits of a network: FLOPs and parameters of every part, and the accuracy of ensembles."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from methods._base import Method
 
 
 class Cost(NamedTuple):
-    """What a part of a network costs.
+    """The cost of a part of a network.
 
     Attributes:
-        flops: floating point operations for one image, counted by torch: two for a multiplication and addition in
-            convolutions and linear layers, the rest is left out.
-        parameters: those that it uses.
+        flops: floating point operations for one image as torch counts them: two for each multiply-add of convolutions
+            and linear layers; other operations are not counted.
+        parameters: those that the part uses.
     """
 
     flops: int
@@ -28,34 +28,28 @@ class Cost(NamedTuple):
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers these are."""
+        """Number of scalar parameters."""
         return sum(parameter.numel() for parameter in self.parameters)
 
 
 class Costs(NamedTuple):
-    """What every part of a network with exits costs.
+    """The cost of every part of a network with several exits."""
 
-    Attributes:
-        blocks: by block.
-        heads: by block, what turns its output into logits.
-        exits: the blocks that have logits.
-    """
-
-    blocks: Sequence[Cost]
-    heads: Sequence[Cost]
-    exits: Sequence[int]
+    blocks: Sequence[Cost]  # by block
+    heads: Sequence[Cost]  # by block, of the layers that compute logits from its output
+    exits: Sequence[int]  # indices of the blocks that have logits
 
     def of(self, exits: Iterable[int]) -> Cost:
-        """The network that has these exits only: blocks up to the last of them, and their heads."""
+        """Cost of the network with only these exits: the blocks up to the last of them, and their heads."""
         exits = [*exits]
         parts = [*self.blocks[: max(exits) + 1], *(self.heads[index] for index in exits)]
         return Cost(sum(part.flops for part in parts), frozenset().union(*(part.parameters for part in parts)))
 
 
 def measure_costs(method: Method, x_1CHW: Tensor) -> Costs:
-    """Run ``method`` in evaluation mode on one image, see what is computed and with what, and leave it training."""
+    """Count operations and parameters in a forward pass of one image in evaluation mode; training mode is restored."""
     features = {method.backbone.block(index).features for index in range(method.backbone.num_blocks)}
-    # What is computed in turn: nothing, a block, the head on it, the next block, ...
+    # The forward pass is divided into alternating parts: before block 0, block 0, its head, block 1, its head, ...
     before: list[int] = [0]
     used: list[set[nn.Parameter]] = [set()]
 
@@ -85,3 +79,23 @@ def measure_costs(method: Method, x_1CHW: Tensor) -> Costs:
     _, *parts = (Cost(end - start, frozenset(own)) for (start, end), own in zip(totals, used, strict=True))
     exits = [index for index, out_BN in enumerate(logits) if out_BN is not None]
     return Costs(parts[0::2], parts[1::2], exits)
+
+
+def exit_flops(method: Method, x_1CHW: Tensor) -> dict[int, int]:
+    """FLOPs by exit of an image that leaves there: the blocks up to it, and the heads of all exits up to it."""
+    costs = measure_costs(method, x_1CHW)
+    return {index: costs.of(costs.exits[: place + 1]).flops for place, index in enumerate(costs.exits)}
+
+
+def network_flops(method: Method, x_1CHW: Tensor) -> int:
+    """FLOPs of the network without auxiliary heads."""
+    method.eval()
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        method(x_1CHW)
+    method.train()
+    return counter.get_total_flops()
+
+
+def ensemble_accuracy(outputs_EPN: Tensor, y_P: Tensor) -> float:
+    """Accuracy in percent of the exits' mean output, which may be probabilities or logits."""
+    return 100 * float((outputs_EPN.mean(0).argmax(1) == y_P.to(outputs_EPN.device)).double().mean())

@@ -10,7 +10,7 @@ import torch
 from datamodules.base import ImageSet
 from datamodules.feed import Feed
 from diagnostics.features import PROBE_SIDE, block_features, labels, probe_accuracy
-from diagnostics.linear import RidgeSums, linear_accuracies
+from studies.linear import RidgeSums, linear_accuracies
 from tests.conftest import make_method, make_spec
 
 

@@ -1,24 +1,26 @@
-"""``evaluate --cka OTHER``: which blocks of two runs make the same of the same images."""
+"""CKA (``evaluate --cka OTHER``): similarity of the features of two runs, for every two of their blocks."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 
+from torch import Tensor
+
 from consts import PLOT_DIR, TEST, block_name
 from datamodules.split import at_most
-from diagnostics.features import block_grams, cka_matrix
+from diagnostics.features import block_grams, gram_cka
 from engine.observers import CKA_IMAGES
 from engine.trained import Trained
 from reports.heat_map import draw_similarity
 from utils import printable
 
 
-def study_similarity(run: Trained, other: Trained) -> Iterator[str]:
-    """Write ``cka_OTHER.csv`` and ``plots/cka_OTHER.svg`` into the folder of ``run``, and show the table.
+def study(run: Trained, other: Trained) -> Iterator[str]:
+    """Write ``cka_OTHER.csv`` and ``plots/cka_OTHER.svg`` into the folder of ``run``, and yield the table.
 
-    The images are those that ``--diagnostics cka`` looks at in a run without a validation split; each network gets
-    them as its own settings scale them.
+    The test images are those that ``--diagnostics cka`` uses in a run without a validation split; each network gets
+    them normalised as in its own training.
     """
     rows, columns = (
         block_grams(each.method, each.feed(at_most(each.splits.test, each.splits.spec.num_classes, CKA_IMAGES)))
@@ -39,13 +41,18 @@ def study_similarity(run: Trained, other: Trained) -> Iterator[str]:
     yield f"  written: {run.folder.path / f'{stem}.csv'}, {run.folder.path / plot}"
 
 
+def cka_matrix(rows: Sequence[Tensor], columns: Sequence[Tensor]) -> list[list[float]]:
+    """`gram_cka` of every Gram matrix in ``rows`` with every one in ``columns``."""
+    return [[gram_cka(x_PP, y_PP) for y_PP in columns] for x_PP in rows]
+
+
 def table(values: Sequence[Sequence[float]]) -> Iterator[str]:
-    """Similarities as text, one line for each row, under the numbers of the columns."""
+    """Similarities as text, one line for each row, below the column indices."""
     yield " " * 10 + "".join(f"{index:>6}" for index in range(len(values[0])))
     for index, line in enumerate(values):
         yield f"  {block_name(index)}" + "".join(f"{value:6.2f}" for value in line)
 
 
 def safe_name(name: str) -> str:
-    """``name`` as a part of a file's name, of at most 100 characters, on any system."""
+    """``name`` with other characters than ASCII letters, digits, ``._-`` replaced, cut to 100 characters."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:100]

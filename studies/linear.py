@@ -1,27 +1,58 @@
-"""Linear evaluation: how well a linear classifier tells the classes from the frozen output of every block.
+"""Linear evaluation (``evaluate --linear``): accuracy of a linear classifier on the frozen output of every block.
 
-It is the probe of ``--diagnostics probes`` (`diagnostics.features.probe_accuracy`) on any number of images: only sums
-over them are kept, from which the same weights follow, so memory does not grow with the data set.
+It is the probe of ``--diagnostics probes`` (`diagnostics.features.probe_accuracy`), fitted to all training images and
+measured on all test images. The fit uses sums over images, so its memory does not grow with the data set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from consts import ACCURACY, PLOT_DIR, TEST, TRAIN, block_name, metric_name
 from datamodules.feed import Feed
 from diagnostics.features import PROBE_SIDE, RIDGE, block_maps, pooled, varies
+from engine.console import Progress
+from engine.evaluation import evaluate
+from engine.trained import Trained
 from methods._base import Method
+from reports.linear import draw_linear
+
+TABLE, PLOT = "linear.csv", f"{PLOT_DIR}/linear.svg"
+
+
+def study(run: Trained, _: bool = True) -> Iterator[str]:
+    """Write ``linear.csv`` and ``plots/linear.svg``, and yield a summary line by line.
+
+    Images are not augmented. Features are computed in float32 whatever the run's precision.
+    """
+    fit, held, num_classes = run.feed(run.splits.train), run.feed(run.splits.test), run.splits.spec.num_classes
+    progress = Progress(fit.num_steps + held.num_steps, 0, enabled=True)
+    found = linear_accuracies(run.method, fit, held, num_classes, lambda: progress.advance("Linear evaluation"))
+    progress.close()
+    rows = dict(zip(["image", *map(block_name, range(len(found) - 1))], found, strict=True))
+    run.write_table(TABLE, ["features", f"{TEST}_{ACCURACY}"], rows.items())
+    own = evaluate(run.method, held, run.precision).means(TEST)[metric_name(TEST, ACCURACY)]
+    with run.folder.writing(PLOT):
+        draw_linear(found, 100 / num_classes, own, run.folder.path / PLOT)
+    yield (
+        f"Linear classifiers on frozen features (maps averaged to at most {PROBE_SIDE}x{PROBE_SIDE}; ridge "
+        f"regression), fitted to {fit.num_images} images of the {TRAIN} split, measured on {held.num_images} of {TEST}:"
+    )
+    for name, accuracy in rows.items():
+        yield f"  {name:8}  {ACCURACY} {accuracy:6.2f}"
+    yield f"  the network's own classifier: {ACCURACY} {own:.2f}"
+    yield f"  written: {run.folder.path / TABLE}, {run.folder.path / PLOT}"
 
 
 class RidgeSums:
-    """What ridge regression on one-hot labels must know of the images, in float64 on the features' device.
+    """Sufficient statistics of ridge regression on one-hot labels, in float64 on the features' device.
 
     Args:
-        x_BD: some features, as an example of all; near their mean sums lose no digits.
+        x_BD: a sample of the features; their mean is subtracted before summing, to avoid cancellation.
         num_classes: of the labels.
     """
 
@@ -34,7 +65,7 @@ class RidgeSums:
         self._count_N = zeros(num_classes)
 
     def add(self, x_BD: Tensor, y_B: Tensor) -> None:
-        """Count a batch of features and labels."""
+        """Add a batch of features and labels."""
         x_BD = x_BD.double()
         self._peak_D = torch.maximum(self._peak_D, x_BD.abs().amax(0))
         x_BD = x_BD - self._shift_D
@@ -46,7 +77,7 @@ class RidgeSums:
         self._count_N += y_BN.sum(0)
 
     def classifier(self) -> tuple[Tensor, Tensor]:
-        """Weights (D, N) and bias (N) for features in float64, as `probe_accuracy` fits them."""
+        """Weights (D, N) and bias (N) for features in float64, the same that `probe_accuracy` fits."""
         count = self.num_images
         mean_D, share_N = self._sum_D / count, self._count_N / count
         covariance_DD = self._square_DD - count * mean_D[:, None] * mean_D
@@ -61,12 +92,12 @@ class RidgeSums:
 def linear_accuracies(
     method: Method, fit: Feed, held: Feed, num_classes: int, advance: Callable[[], None] = lambda: None
 ) -> list[float]:
-    """Accuracy in percent on ``held`` of a linear classifier fitted to ``fit``: on the image, then on every block.
+    """Accuracy in percent on ``held`` of linear classifiers fitted to ``fit``: on the image, then on every block.
 
     Args:
-        method: put into evaluation mode for the moment, and back into training mode.
-        fit: images as they are, to learn from.
-        held: likewise, to measure on.
+        method: evaluated in evaluation mode; training mode is restored.
+        fit: images without augmentation, for the fit.
+        held: images without augmentation, for the accuracy.
         num_classes: of the labels.
         advance: called after every batch of either.
     """
@@ -97,5 +128,5 @@ def _sums(method: Method, fit: Feed, num_classes: int, advance: Callable[[], Non
 
 
 def _features(method: Method, x_BCHW: Tensor) -> Sequence[Tensor]:
-    """The image and every block's output, averaged to `PROBE_SIDE` and flattened."""
+    """The image and every block's output, average-pooled to `PROBE_SIDE` and flattened."""
     return [pooled(h_BCHW, PROBE_SIDE).flatten(1) for h_BCHW in (x_BCHW, *block_maps(method, x_BCHW))]

@@ -9,11 +9,18 @@ from pathlib import Path
 import pytest
 
 import main
-from engine import information
+import studies
+from cli.build import evaluate_parser
+from studies import information
 
 
 def evaluate(run, *words: str) -> int:
     return main.main(["evaluate", str(run.last), "--weights", "last", "--device", "cpu", *words])
+
+
+def test_every_study_has_a_flag() -> None:
+    flags = {action.dest for action in evaluate_parser()._actions}
+    assert set(studies.names()) == flags - {"help", "runs", "weights", "device"}
 
 
 def table(path: Path) -> list[list[str]]:

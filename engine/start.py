@@ -1,0 +1,120 @@
+"""Start a training run: build data, network and method from the settings, find a run to resume, rank a curriculum.
+
+torch is imported inside functions, so that a command which only launches processes or is refused answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cli
+from consts import PROGRAM
+from engine.console import log_to_terminal
+from engine.parallel import world
+from utils import UsageError
+
+if TYPE_CHECKING:
+    from datamodules.base import Splits
+    from methods._base import Method
+    from schemas import Args
+
+
+def train(command: cli.Command) -> None:
+    """Run a training command to its end, or launch the processes that do."""
+    from loguru import logger
+
+    args = command.args
+    assert args is not None
+    if world.must_launch(args.run):
+        from engine.parallel.launch import launch
+
+        program = Path(__file__).resolve().parent.parent / PROGRAM
+        launch(program, shlex.split(command.text)[1:], world.num_ranks(args.run), args.run.num_replicas)
+        return
+    if world.is_leader():
+        log_to_terminal()
+    else:
+        logger.remove()
+    for warning in command.warnings:
+        logger.warning(warning)
+    with contextlib.ExitStack() as stack:
+        ranks: world.Alone = world.Alone()
+        if args.run.layer_parallel == "processes":
+            from engine.parallel.ranks import joined_ranks
+
+            ranks = stack.enter_context(joined_ranks(args.run))
+        resume, is_done = ranks.agree(run_to_resume(args) if ranks.is_leader else (None, False))
+        teacher = find_teacher(args) if resume is None and ranks.is_leader else None
+        if not is_done:
+            _train_on(ranks, args, command.text, resume, teacher)
+
+
+def assemble(args: Args) -> tuple[Method, Splits]:
+    """Load the data that ``args`` name, and build the network with its method."""
+    import torch
+    from loguru import logger
+
+    import methods
+    from datamodules import load_data
+    from model import build_backbone
+
+    splits = load_data(args.data, announce=logger.info, progress=args.run.progress_bar)
+    torch.manual_seed(args.optim.seed)  # the backbone first, so that every method starts from the same weights
+    backbone = build_backbone(args.model, splits.spec, args.num_skipped_blocks)
+    return methods.load(args.method.method)(args.method, backbone, splits.spec), splits
+
+
+def run_to_resume(args: Args) -> tuple[Path | None, bool]:
+    """The run folder that ``--resume`` refers to, if any, and whether that run is finished already."""
+    from loguru import logger
+
+    from engine.run_folder import find_unfinished, is_done
+
+    resume = Path(args.run.resume) if args.run.resume not in (None, "auto") else None
+    if args.run.resume == "auto" or (resume is None and world.is_restart()):
+        asked = "--resume auto" if args.run.resume else "Started again"
+        resume = find_unfinished(Path(args.run.path), args)
+        logger.info(
+            f"{asked}: {f'going on with {resume}' if resume else 'no unfinished run of these settings; starting'}"
+        )
+    if resume is not None and is_done(resume):
+        logger.info(f"{resume} is finished already; nothing to do")
+        return resume, True
+    return resume, False
+
+
+def find_teacher(args: Args) -> tuple[Path, Args] | None:
+    """Folder and settings of the run that ``--curriculum_teacher`` names; None without a curriculum.
+
+    Raises:
+        UsageError: there is no such run, or it was trained on another data set.
+    """
+    if args.data.curriculum == "none":
+        return None
+    flag, path = "--curriculum_teacher", Path(str(args.data.curriculum_teacher))
+    try:
+        settings = cli.args_of_run(path)
+    except UsageError as error:
+        raise UsageError(f"{flag} {error}") from None
+    cli.check_same_images(args, settings, flag=flag)
+    return path, settings
+
+
+def _train_on(
+    ranks: world.Alone, args: Args, text: str, resume: Path | None, teacher: tuple[Path, Args] | None
+) -> None:
+    """Train as one of ``ranks``, in a new run folder or in ``resume``; ``teacher`` ranks the images of a curriculum."""
+    from engine.devices import resolve_device
+    from engine.trained import load_trained, rank
+    from engine.trainer import Job, run
+
+    with ranks.together():
+        device = resolve_device(ranks.device_name(args.run))
+        method, splits = assemble(args)
+        ranking_P = None
+        if teacher is not None:
+            ranking_P = rank(load_trained(*teacher, "best", device), splits.train, args.data.curriculum)
+    run(Job(args, text, method, splits, device, resume, ranks, ranks.agree(ranking_P)))

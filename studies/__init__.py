@@ -1,0 +1,53 @@
+"""Studies of a trained run: the verb ``evaluate``, which loads a checkpoint and measures it.
+
+A study is one file with a function ``study(run, value)``; that of ``studies/linear.py`` is called by ``--linear``. It
+gets the run and the value of its flag, writes a table and a figure into the run's folder, and yields the lines to
+print. Studies are found by file name; files that start with an underscore hold what several studies share. Flags and
+their help are declared in `cli.build`. torch is imported inside functions, so that a wrong folder is refused at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import cli
+
+
+def names() -> list[str]:
+    """The studies, by file name; each is also the name of its flag."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+
+
+def evaluate(command: cli.Command) -> None:
+    """Print the test loss and accuracy of the network and of every block's head, then run the studies asked for.
+
+    Raises:
+        UserError: a run cannot be loaded, a study does not apply to it, or files cannot be written.
+    """
+    import cli
+
+    options = dict(command.options)
+    paths = [Path(path) for path in (*options["runs"], options["cka"]) if path is not None]
+    settings = [cli.args_of_run(path) for path in paths]
+    cli.check_same_images(*settings)
+
+    from consts import TEST
+    from engine.console import log_to_terminal
+    from engine.devices import resolve_device
+    from engine.evaluation import evaluate as measure
+    from engine.trained import load_trained
+
+    log_to_terminal()
+    device = resolve_device(options["device"])
+    run, *others = [load_trained(*each, options["weights"], device) for each in zip(paths, settings, strict=True)]
+    options["cka"] = next(iter(others), None)
+    for name, value in measure(run.method, run.feed(run.splits.test), run.precision).means(TEST).items():
+        print(f"{name:28} {value:.4f}")
+    for study in names():
+        wanted = options.get(study)
+        if wanted is not None and wanted is not False:  # 0 points are a value
+            for line in import_module(f"{__name__}.{study}").study(run, wanted):
+                print(line)
