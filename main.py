@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from consts import PROGRAM
 from engine.parallel.world import is_leader
-from engine.signals import signals_end_it
+from engine.run.signals import signals_end_it
 from utils import EXIT_SIGINT, Interrupted, UsageError, UserError, printable
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def train(command: cli.Command) -> None:
     assert args is not None
     from loguru import logger
 
-    from engine.console import log_to_terminal
     from engine.parallel import world
+    from engine.run.console import log_to_terminal
 
     if world.must_launch(args.run):
         from engine.parallel.launch import launch
@@ -83,7 +83,7 @@ def run_to_resume(args: Args) -> tuple[Path | None, bool]:
     from loguru import logger
 
     from engine.parallel.world import is_restart
-    from engine.run_folder import find_unfinished, is_done
+    from engine.run.folder import find_unfinished, is_done
 
     resume = Path(args.run.resume) if args.run.resume not in (None, "auto") else None
     if args.run.resume == "auto" or (resume is None and is_restart()):
@@ -152,8 +152,8 @@ def report(command: cli.Command) -> None:
 
 def restored(path: Path, args: Args, weights: str, device: torch.device) -> Trained:
     """The run in the folder ``path``, at its checkpoint ``weights``."""
-    from engine import checkpoint
-    from engine.run_folder import RunFolder
+    from engine.run import checkpoint
+    from engine.run.folder import RunFolder
     from engine.trained import Trained
 
     folder = RunFolder(path)
@@ -173,9 +173,9 @@ def evaluate(command: cli.Command) -> None:
     cli.check_same_images(*settings)
 
     from consts import TEST
-    from engine.console import log_to_terminal
     from engine.devices import resolve_device
     from engine.evaluation import evaluate as measure
+    from engine.run.console import log_to_terminal
     from engine.studies import studies
 
     log_to_terminal()

@@ -19,13 +19,13 @@ import torch
 from benchmarks.steps import CPU, build_method
 from datamodules.base import Batch
 from engine.devices import autocast, keep_freed_memory
-from engine.meter import Totals
-from engine.optimizers import update
+from engine.loop.meter import Totals
+from engine.loop.optimizer import update
 from engine.parallel.processes import Processes
 from engine.parallel.ranks import joined_ranks
 from engine.parallel.stage import Course, Layout, Rules, Stage
 from engine.parallel.threads import Threads
-from engine.signals import StopRequest
+from engine.run.signals import StopRequest
 from methods._local import LocalMethod
 from sections.run import RunArgs
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from datamodules.feed import Feed
 from engine.devices import autocast
-from engine.meter import Meter, Totals
+from engine.loop.meter import Meter, Totals
 from methods._base import Method, StepOutput
 from objectives.classification import cross_entropy
 

@@ -8,7 +8,7 @@ from consts import ACCURACY, PLOT_DIR, TEST, TRAIN, block_name
 from datamodules.base import ImageSet
 from datamodules.split import at_most
 from diagnostics import information
-from engine.console import Progress
+from engine.run.console import Progress
 from engine.trained import Trained
 from reports.information import draw_information
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from consts import ACCURACY, PLOT_DIR, TEST, TRAIN, block_name, metric_name
 from diagnostics.features import PROBE_SIDE
 from diagnostics.linear import linear_accuracies
-from engine.console import Progress
 from engine.evaluation import evaluate
+from engine.run.console import Progress
 from engine.trained import Trained
 from reports.linear import draw_linear
 

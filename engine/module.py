@@ -17,25 +17,25 @@ from loguru import logger
 
 from consts import ACCURACY, TEST, TRAIN, VAL, block_name, metric_name
 from datamodules.feed import Feed
-from engine import checkpoint
-from engine.console import Progress, epoch_line
 from engine.evaluation import evaluate
-from engine.finite import FiniteCheck
-from engine.graph import StepGraph, Uncapturable
-from engine.meter import Meter, Totals
+from engine.loop.finite import FiniteCheck
+from engine.loop.meter import Meter, Totals
+from engine.loop.optimizer import build_optimizer
+from engine.loop.program import StaticStep
+from engine.loop.recorded import StepGraph, Uncapturable
+from engine.loop.recorders import Recorder
+from engine.loop.steps import Stepper
 from engine.observers import Observers
-from engine.optimizers import build_optimizer
 from engine.parallel.processes import Processes
 from engine.parallel.ranks import Ranks
 from engine.parallel.stage import Course, Layout, Rules, Stage
+from engine.parallel.streams import Wavefront
 from engine.parallel.threads import Threads
-from engine.parallel.wavefront import Wavefront
 from engine.parallel.world import Alone
-from engine.recorders import Recorder
-from engine.run_log import RunLog
-from engine.signals import StopRequest
-from engine.static_step import StaticStep
-from engine.stepper import Stepper
+from engine.run import checkpoint
+from engine.run.console import Progress, epoch_line
+from engine.run.log import RunLog
+from engine.run.signals import StopRequest
 from methods._base import Method
 from methods._local import LocalMethod
 from schemas import Args

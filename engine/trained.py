@@ -12,7 +12,7 @@ import torch
 
 from datamodules.base import ImageSet, Splits
 from datamodules.feed import EVALUATION_BATCH, Feed
-from engine.run_folder import RunFolder
+from engine.run.folder import RunFolder
 from methods._base import Method
 from utils import write_text
 

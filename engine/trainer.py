@@ -22,19 +22,20 @@ from datamodules.base import ImageSet, Splits
 from datamodules.curriculum import Curriculum
 from datamodules.feed import EVALUATION_BATCH, Feed
 from diagnostics.receptive_field import receptive_fields
-from engine import checkpoint, memory
-from engine.console import last_words, log_to_file
+from engine import memory
 from engine.devices import choose_precision, compile_blocks, keep_freed_memory, set_determinism
-from engine.graph import choose_recorder
+from engine.loop.recorded import choose_recorder
 from engine.module import Chunks, TrainingModule
 from engine.observers import Observers
 from engine.parallel.partition import choose_stages
 from engine.parallel.world import Alone
-from engine.provenance import environment
-from engine.run_folder import RunFolder
-from engine.run_log import NoLog, RunLog
-from engine.signals import StopRequest
-from engine.wandb_log import WandbLog
+from engine.run import checkpoint
+from engine.run.console import last_words, log_to_file
+from engine.run.folder import RunFolder
+from engine.run.log import NoLog, RunLog
+from engine.run.provenance import environment
+from engine.run.signals import StopRequest
+from engine.run.wandb_log import WandbLog
 from methods._base import Method
 from schemas import Args
 from utils import EXIT_FAILURE, Interrupted, UserError

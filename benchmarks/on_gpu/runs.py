@@ -12,18 +12,18 @@ import methods
 from consts import TRAIN
 from datamodules.base import DataSpec, ImageSet
 from datamodules.feed import Feed
-from engine.console import Progress
 from engine.devices import autocast
-from engine.graph import StepGraph
-from engine.meter import Meter
+from engine.loop.meter import Meter
+from engine.loop.program import StaticStep
+from engine.loop.recorded import StepGraph
+from engine.loop.recorders import CudaGraphs, Recorder
+from engine.loop.tape import Tape
 from engine.module import TrainingModule
 from engine.observers import Observers
 from engine.parallel.partition import measure_blocks, partition
-from engine.recorders import CudaGraphs, Recorder
-from engine.run_log import RunLog
-from engine.signals import StopRequest
-from engine.static_step import StaticStep
-from engine.tape import Tape
+from engine.run.console import Progress
+from engine.run.log import RunLog
+from engine.run.signals import StopRequest
 from methods._base import Method
 from methods._local import LocalMethod
 from model import build_backbone

@@ -16,16 +16,16 @@ from benchmarks.peers._common import LEARNING_RATE, MEAN, MOMENTUM, NUM_CLASSES,
 from consts import LOSS, METRICS_FILE, TRAIN, metric_name
 from datamodules.base import Batch, DataSpec, Splits
 from datamodules.feed import Feed
-from engine.console import Progress
 from engine.devices import choose_precision, keep_freed_memory, set_determinism
+from engine.loop.steps import Stepper
 from engine.module import TrainingModule
 from engine.observers import Observers
-from engine.run_folder import RunFolder
-from engine.run_log import RunLog
-from engine.signals import StopRequest
-from engine.stepper import Stepper
+from engine.run.console import Progress
+from engine.run.folder import RunFolder
+from engine.run.log import RunLog
+from engine.run.signals import StopRequest
+from engine.run.wandb_log import WandbLog
 from engine.trainer import make_feeds
-from engine.wandb_log import WandbLog
 from model import build_backbone
 from schemas import build_args
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.layouts import Work
 from benchmarks.steps import CPU
 from engine.devices import autocast
-from engine.optimizers import update as engine_update
+from engine.loop.optimizer import update as engine_update
 from engine.parallel.stage import optimizer_of
 from methods._modules import Kept
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.parallel.world import LAUNCHED
-from engine.signals import EXIT_CODES
+from engine.run.signals import EXIT_CODES
 from utils import EXIT_FAILURE, EXIT_USAGE, Interrupted, UserError
 
 # Seconds that the others have to end after one has died; then they are killed. A signal leaves them as long to save.

@@ -12,7 +12,7 @@ from loguru import logger
 
 from datamodules.base import Batch
 from engine.devices import autocast
-from engine.optimizers import update
+from engine.loop.optimizer import update
 from engine.parallel.stage import optimizer_of
 from methods._base import Method
 from methods._local import LocalMethod

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from engine.meter import Meter, Totals
+from engine.loop.meter import Meter, Totals
 from engine.parallel.ranks import Ranks, first_set
 from engine.parallel.stage import Course, Item, Stage, balance, joined, part_of
 from engine.parallel.wire import Receiver, Sender
-from engine.signals import StopRequest
+from engine.run.signals import StopRequest
 from methods._base import Method
 
 

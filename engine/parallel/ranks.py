@@ -15,7 +15,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from datamodules.base import Batch
 from engine.parallel.world import LAUNCHED, Alone, Value
-from engine.signals import StopRequest
+from engine.run.signals import StopRequest
 from schemas import RunArgs
 from utils import EXIT_USAGE, UsageError, UserError
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from consts import block_name
 from datamodules.base import Batch
 from engine.devices import autocast
-from engine.meter import Totals
+from engine.loop.meter import Totals
 from methods._base import BlockResult, StepOutput, step_output
 from methods._local import LocalMethod
 

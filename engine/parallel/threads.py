@@ -15,7 +15,7 @@ from typing import Protocol
 
 import torch
 
-from engine.meter import Meter, Totals
+from engine.loop.meter import Meter, Totals
 from engine.parallel.replay import ReplayBuffer
 from engine.parallel.stage import Course, Item, Stage, balance, joined, part_of
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from utils import UsageError
 
 if TYPE_CHECKING:
-    from engine.signals import StopRequest
+    from engine.run.signals import StopRequest
     from schemas import RunArgs
 
 Value = TypeVar("Value")

@@ -1,6 +1,6 @@
 """Steps that were recorded once and are repeated without the host give the bits of the module's own loop.
 
-On a CPU `engine.tape` records in place of a CUDA graph: the same program and the same chunks.
+On a CPU `engine.loop.tape` records in place of a CUDA graph: the same program and the same chunks.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import torch
 
 from datamodules.base import DataSpec, ImageSet
 from datamodules.feed import Feed
-from engine.graph import StepGraph, Uncapturable, choose_recorder, obstacle
-from engine.meter import Totals
+from engine.loop.meter import Totals
+from engine.loop.optimizer import build_optimizer
+from engine.loop.program import StaticStep
+from engine.loop.recorded import StepGraph, Uncapturable, choose_recorder, obstacle
+from engine.loop.recorders import no_waiting
+from engine.loop.tape import Tape
 from engine.module import TrainingModule
-from engine.optimizers import build_optimizer
-from engine.recorders import no_waiting
-from engine.static_step import StaticStep
-from engine.tape import Tape
 from methods._base import Method
 from methods.bp import BackPropagation
 from schemas import Args, build_args

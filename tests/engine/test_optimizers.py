@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from engine import optimizers
-from engine.optimizers import MemoryOrder
+from engine.loop import optimizer as optimizers
+from engine.loop.optimizer import MemoryOrder
 
 KINDS: list[Callable[..., torch.optim.Optimizer]] = [
     lambda p: torch.optim.SGD(p, 0.1, weight_decay=0.01, fused=True),

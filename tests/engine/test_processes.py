@@ -90,8 +90,8 @@ def averaged_by_hand(words: list[str], run) -> dict[str, torch.Tensor]:
     import cli
     import main
     from consts import TRAIN
-    from engine.optimizers import build_optimizer, update
-    from engine.schedule import learning_rate
+    from engine.loop.optimizer import build_optimizer, update
+    from engine.loop.schedule import learning_rate
     from engine.trainer import make_feeds
 
     args = cli.parse([*SMALL, "--model", "VGGs", "--path", str(run.path), *words]).args

@@ -7,9 +7,9 @@ import random
 import pytest
 import torch
 
+from engine.loop.tape import Tape
 from engine.module import TrainingModule
-from engine.parallel.wavefront import Wavefront
-from engine.tape import Tape
+from engine.parallel.streams import Wavefront
 from tests.engine.test_run import without_times
 from tests.engine.test_threads import METHODS, WAYS, after
 

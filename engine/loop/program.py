@@ -7,9 +7,9 @@ import torch
 from datamodules.base import Batch
 from datamodules.feed import Feed
 from engine.devices import autocast
-from engine.meter import Totals, batch_sums
-from engine.optimizers import rate_dtype, update
-from engine.schedule import learning_rates
+from engine.loop.meter import Totals, batch_sums
+from engine.loop.optimizer import rate_dtype, update
+from engine.loop.schedule import learning_rates
 from methods._base import Method, StepOutput
 from schemas import Args
 

@@ -1,4 +1,4 @@
-"""What turns a step into something that is repeated without its code: a CUDA graph (`engine.tape` is its twin)."""
+"""What turns a step into something that is repeated without its code: a CUDA graph (`engine.loop.tape` is its twin)."""
 
 from __future__ import annotations
 

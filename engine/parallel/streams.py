@@ -18,11 +18,11 @@ from torch import Tensor
 
 from datamodules.base import Batch
 from datamodules.feed import Feed
-from engine.graph import StepGraph
-from engine.meter import Totals
+from engine.loop.meter import Totals
+from engine.loop.program import StaticStep
+from engine.loop.recorded import StepGraph
+from engine.loop.recorders import Recorder
 from engine.parallel.stage import Course, joined, optimizer_of
-from engine.recorders import Recorder
-from engine.static_step import StaticStep
 from methods._base import BlockResult, StepOutput, step_output
 from methods._local import LocalMethod
 from schemas import Args

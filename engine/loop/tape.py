@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from engine.recorders import NUM_WARM_UP, Step
+from engine.loop.recorders import NUM_WARM_UP, Step
 
 
 class Call(NamedTuple):

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from engine.meter import Totals
-from engine.optimizers import set_rate
-from engine.recorders import CudaGraphs, Recorder
-from engine.static_step import StaticStep
+from engine.loop.meter import Totals
+from engine.loop.optimizer import set_rate
+from engine.loop.program import StaticStep
+from engine.loop.recorders import CudaGraphs, Recorder
 from methods._base import Method
 from schemas import Args
 from utils import UsageError

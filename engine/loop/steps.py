@@ -8,8 +8,8 @@ from torch import Tensor
 from datamodules.base import Batch
 from datamodules.feed import Feed
 from engine.devices import autocast
-from engine.optimizers import rate_dtype, set_rate, update
-from engine.schedule import learning_rate
+from engine.loop.optimizer import rate_dtype, set_rate, update
+from engine.loop.schedule import learning_rate
 from methods._base import Method, StepOutput
 from schemas import Args
 

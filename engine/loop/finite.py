@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from consts import LOSS
-from engine.meter import Totals
+from engine.loop.meter import Totals
 from methods._base import Method
 from utils import UserError
 
