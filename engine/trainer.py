@@ -24,7 +24,7 @@ from datamodules.feed import EVALUATION_BATCH, Feed
 from diagnostics.receptive_field import receptive_fields
 from engine import memory
 from engine.devices import choose_precision, compile_blocks, keep_freed_memory, set_determinism
-from engine.loop.recorded import choose_recorder
+from engine.layouts import build_layout, choose_recorder
 from engine.module import Chunks, TrainingModule
 from engine.observers import Observers
 from engine.parallel.partition import choose_stages
@@ -53,7 +53,7 @@ class Job:
         device: where to train.
         resume: the run folder to go on with, or None for a new one.
         ranks: the processes that train it.
-        ranking_P: of a new run with a curriculum, the training images in the order in which it lets them in.
+        ranking_P: of a new run with a curriculum, the training images in curriculum order.
     """
 
     args: Args
@@ -130,12 +130,13 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
     if args.run.compile:
         compile_blocks(method, job.device)
     with StopRequest() as stop:  # from here on there is a run folder, and a signal must not leave it as it is
-        module = TrainingModule(args, method, feeds, _open_log(job, args, state, held), stop, observers)
+        build = partial(
+            build_layout, args, method, feeds[TRAIN], stages=stages, ranks=ranks, stop=stop, recorder=recorder
+        )
+        log = _open_log(job, args, state, held)
+        module = TrainingModule(args, method, feeds, log, stop, observers, build, ranks)
         if state is not None:
             module.restore(state)
-        if stages:  # after it, since loading a state gives the optimiser new groups
-            module.parallelise(stages, ranks)
-        module.recorder = recorder
         if ranks.is_leader:
             _introduce(module, job.device, resuming=state is not None)
             module.run_log.folder.update_summary(blocks=blocks)
@@ -233,7 +234,7 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
     except Exception as error:
         if not memory.is_out_of_memory(error):
             raise
-        module.graph = None  # the memory that it holds counts as free
+        module.release()  # the memory of recorded steps counts as free
         batch = module.feeds[TRAIN].batch(0, 0)
         too_much = memory.explain(error, module.method, batch, module.args.run.precision)
         problem = str(too_much)
@@ -241,10 +242,7 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
     finally:
         if module.progress is not None:
             module.progress.close()
-        if module.layout is not None:
-            if module.layout.balance is not None:
-                logger.info(f"Stages worked {module.layout.balance:.0%} of the busiest one's time")
-            module.layout.close()
+        module.release()
         summary = _close(module, status, device, problem) if module.ranks.is_leader else {}
         module.run_log.close(code)
     if module.ranks.is_leader:

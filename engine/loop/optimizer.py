@@ -1,14 +1,16 @@
-"""The optimiser: one for all blocks, a named group each."""
+"""The optimiser: one for all blocks, with one or more parameter groups for each block."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from consts import block_name
 from methods._base import Method
 from schemas import OptimArgs
 
@@ -59,26 +61,61 @@ def _in_memory_order(values: list[Tensor], last: list[bool]) -> list[Tensor]:
     ]
 
 
-def rate_dtype(device: torch.device) -> torch.dtype:
-    """The type of a learning rate, the same whether the optimiser reads a number or a tensor.
+def optimizer_of(optimizer: torch.optim.Optimizer, blocks: range) -> torch.optim.Optimizer:
+    """A view with the parameter groups of ``blocks`` only; it shares the optimiser's state."""
+    view, names = copy.copy(optimizer), {block_name(index) for index in blocks}
+    view.param_groups = [group for group in optimizer.param_groups if block_of(group) in names]
+    return view
 
-    Fused kernels of a GPU take the tensor in float32 only; a number they take in float64.
+
+def block_of(group: Mapping[str, Any]) -> str:
+    """The block of a parameter group: ``block_03`` for the groups ``block_03`` and ``block_03/critic``."""
+    name: str = group["name"]
+    return name.partition("/")[0]
+
+
+def rate_dtype(device: torch.device) -> torch.dtype:
+    """The type of a learning rate, whether the optimiser gets a number or a tensor.
+
+    A GPU's fused kernels take a tensor in float32 only; a number they take in float64.
     """
     return torch.float32 if device.type == "cuda" else torch.float64
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float | Tensor) -> None:
-    """Give every group the learning rate ``rate``."""
+    """Give every parameter group the learning rate ``rate`` times its ``rate_scale`` (1 where it has none)."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = _scaled(rate, group)
+
+
+def _scaled(rate: float | Tensor, group: Mapping[str, Any]) -> float | Tensor:
+    """The group's learning rate, rounded to `rate_dtype`: the same value from a number as from a tensor."""
+    scale: float = group.get("rate_scale", 1.0)
+    if scale == 1:
+        return rate
+    if isinstance(rate, Tensor):
+        return rate * scale
+    return (torch.tensor(rate, dtype=rate_dtype(group["params"][0].device)) * scale).item()
 
 
 def update(optimizer: torch.optim.Optimizer, rate: float | Tensor, gradient_clip: float) -> None:
-    """Take a step with the gradients that are there, clipped group by group where asked, and drop them."""
+    """Take a step with the gradients at hand, where asked clipped to a norm for each block, and drop them."""
     set_rate(optimizer, rate)
     if gradient_clip > 0:
+        blocks: dict[str, list[Tensor]] = {}
         for group in optimizer.param_groups:
-            nn.utils.clip_grad_norm_(group["params"], gradient_clip)
+            blocks.setdefault(block_of(group), []).extend(group["params"])
+        for parameters in blocks.values():
+            nn.utils.clip_grad_norm_(parameters, gradient_clip)
     with MemoryOrder():
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+
+
+def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load what `Optimizer.state_dict` gave; the scales stay as they are, since older checkpoints hold none."""
+    scales = [group.get("rate_scale") for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, scale in zip(optimizer.param_groups, scales, strict=True):
+        if scale is not None:
+            group["rate_scale"] = scale

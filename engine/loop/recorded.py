@@ -1,78 +1,54 @@
-"""The fast path on a GPU: the whole training step is one CUDA graph, and the host only asks for the next replay.
+"""Recorded training steps: a step is captured once as a CUDA graph, and the host only launches replays.
 
-It gives the bits of the module's own loop, which is its reference and takes over where a step cannot be captured.
+They give the same bits as eager steps, which are the reference and the fallback where a step cannot be captured.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from engine.loop.layout import Course, Layout
 from engine.loop.meter import Totals
-from engine.loop.optimizer import set_rate
-from engine.loop.program import StaticStep
-from engine.loop.recorders import CudaGraphs, Recorder
+from engine.loop.program import Program
+from engine.loop.recorders import Recorder
 from methods._base import Method
-from schemas import Args
-from utils import UsageError
 
 
 class Uncapturable(Exception):
-    """A step cannot be one CUDA graph; the message says why, and everything is as before."""
+    """A step cannot be captured as a CUDA graph; the message says why. Nothing has changed."""
 
 
-def obstacle(args: Args, device: torch.device) -> str:
-    """Why these settings leave no choice but the eager path, or an empty string."""
-    if device.type != "cuda":
-        return "CUDA graphs need a GPU"
-    if args.run.layer_parallel not in ("off", "streams"):
-        return f"--layer_parallel {args.run.layer_parallel} has steps of its own"
-    return "the host draws the masks of --dropout_prob" if args.model.dropout_prob > 0 else ""
-
-
-def choose_recorder(args: Args, device: torch.device) -> tuple[Recorder | None, str]:
-    """What ``--cuda_graph`` asks for: a recorder to try, or None and why.
-
-    Raises:
-        UsageError: it must be a graph, and cannot.
-    """
-    reason = "--cuda_graph off" if args.run.cuda_graph == "off" else obstacle(args, device)
-    if reason and args.run.layer_parallel == "streams":
-        raise UsageError(f"--layer_parallel streams runs CUDA graphs side by side: {reason}; give --layer_parallel off")
-    if reason and args.run.cuda_graph == "on":
-        raise UsageError(f"--cuda_graph on: {reason}; give --cuda_graph off or auto")
-    return (None, reason) if reason else (CudaGraphs(device), "")
-
-
-class StepGraph:
-    """A training step that was recorded once, and is replayed.
+class Recording:
+    """One step of ``program``, recorded.
 
     Attributes:
-        replay: takes the step that the program's tensors are at.
+        program: what was recorded.
+        replay: takes the step at which the program's tensors stand.
 
-    The optimiser's state must not be loaded again afterwards: the recording writes to the tensors that it has seen.
+    The optimiser's state must not be loaded again afterwards: a replay writes to the tensors that were recorded.
 
     Args:
-        program: the step; its method keeps no state on the host from one step to the next.
-        recorder: what records.
-        step: the run's step, with which the warm-up is made.
+        program: its method keeps no state on the host from one step to the next.
+        recorder: CUDA graphs, or the tape.
+        step: the run's step; the warm-up takes it, and is undone.
 
     Raises:
         Uncapturable: the step draws random numbers, waits for the device, or fails.
     """
 
-    def __init__(self, program: StaticStep, recorder: Recorder, step: int) -> None:
-        self._program = program
+    def __init__(self, program: Program, recorder: Recorder, step: int) -> None:
+        self.program = program
 
         def take_step() -> None:
             program.begin(step, Totals())
             program()
 
-        device, optimizer = program.feed.device, program.optimizer
-        with _without_trace(program.method, optimizer, device):
+        device, optimizer = program.feed.device, program.part.optimizer
+        with _without_trace(program.part.method, optimizer, device):
             try:
                 before = _random_state(device)
                 recorder.warm_up(take_step)
@@ -84,49 +60,41 @@ class StepGraph:
             except RuntimeError as error:
                 raise Uncapturable(_first_cause(error)) from error
 
-    def launch(
-        self, steps: range, before: Totals, advance: Callable[[int], None], is_stopped: Callable[[], bool]
-    ) -> int:
-        """Take ``steps``, all of one epoch, or those up to a stop, without waiting for the device.
 
-        Args:
-            steps: their numbers in the run.
-            before: totals to go on from.
-            advance: called with every step when it is under way.
-            is_stopped: asked after every step.
+class Recorded(Layout):
+    """All blocks here, each step a replay of one recording."""
 
-        Returns:
-            How many were taken.
-        """
-        self._program.begin(steps[0], before)
-        for step in steps:
-            self.replay()
-            advance(step)
-            if is_stopped():
-                break
-        return step + 1 - steps[0]
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
 
-    def run(
-        self, steps: range, before: Totals, advance: Callable[[int], None], is_stopped: Callable[[], bool]
-    ) -> Totals:
-        """As `launch`, but wait for the device, and return the totals."""
-        count = self.launch(steps, before, advance, is_stopped)
-        return self._program.totals(before.num_images + count * self._program.feed.batch_size)
+    def launch(self, course: Course) -> int:
+        """Enqueue the steps without waiting for the device; returns how many."""
+        self._recording.program.begin(course.steps[0], course.before)
+        for count, step in enumerate(course.steps):
+            if course.is_stopped():
+                return count
+            self._recording.replay()
+            course.advance(step)
+        return len(course.steps)
+
+    def run(self, course: Course) -> Totals:
+        """As `Layout.run`."""
+        program, count = self._recording.program, self.launch(course)
+        return program.totals(course.before.num_images + count * program.feed.batch_size)
 
 
 @contextlib.contextmanager
 def _without_trace(method: Method, optimizer: torch.optim.Optimizer, device: torch.device) -> Iterator[None]:
-    """Bring parameters, buffers, the optimiser's state and the generators back, each tensor in its place.
+    """Restore parameters, buffers, the optimiser's state and the generators, in place.
 
-    State of the optimiser that comes to be inside is zero afterwards, from which SGD and Adam begin; there are no
-    gradients then.
+    Optimiser state that is created inside becomes zero, with which SGD and Adam begin; gradients are dropped.
     """
     groups = optimizer.param_groups
     trained = [parameter for group in groups for parameter in group["params"]]
     held = [*trained, *method.parameters(), *method.buffers(), *_state(optimizer)]
     values = [(tensor, tensor.detach().clone()) for tensor in {id(tensor): tensor for tensor in held}.values()]
     known = {id(tensor) for tensor in held}
-    rate = groups[0]["lr"]
+    rates = [group["lr"] for group in groups]
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             yield
@@ -137,7 +105,8 @@ def _without_trace(method: Method, optimizer: torch.optim.Optimizer, device: tor
             for tensor in _state(optimizer):
                 if id(tensor) not in known:
                     tensor.zero_()
-        set_rate(optimizer, rate)
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
         method.zero_grad(set_to_none=True)
 
@@ -148,7 +117,7 @@ def _state(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 @contextlib.contextmanager
 def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Let Adam be captured; it refuses without this mark, which its fused form does not need and checkpoints keep."""
+    """Set Adam's ``capturable`` flag during the capture only: its fused form needs none, and checkpoints store it."""
     marked = [group for group in optimizer.param_groups if "capturable" in group]
     before = [group["capturable"] for group in marked]
     for group in marked:
@@ -161,13 +130,13 @@ def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 
 def _random_state(device: torch.device) -> Tensor:
-    """The state of the generators from which a step could draw."""
+    """The state of the random generators that a step could use."""
     states = [torch.get_rng_state()]
     return torch.cat([*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states)
 
 
 def _first_cause(error: BaseException) -> str:
-    """In one line what went wrong first; the end of a capture that failed raises an error of its own."""
+    """The first error of a chain, in one line: ending a capture that failed raises another one."""
     while isinstance(error.__context__, RuntimeError):
         error = error.__context__
     return f"{error}".partition("\n")[0].strip() or type(error).__name__

@@ -1,4 +1,4 @@
-"""A training step from its number: what it draws and its rate depend on that and the seed, not on the history."""
+"""Everything about a training step that follows from its number and the seed, and not from the steps before it."""
 
 from __future__ import annotations
 
@@ -7,67 +7,56 @@ from torch import Tensor
 
 from datamodules.base import Batch
 from datamodules.feed import Feed
-from engine.devices import autocast
-from engine.loop.optimizer import rate_dtype, set_rate, update
-from engine.loop.schedule import learning_rate
-from methods._base import Method, StepOutput
+from engine.loop.optimizer import rate_dtype, set_rate
+from engine.loop.schedule import learning_rate, learning_rates
+from methods._base import Method
 from schemas import Args
 
 
-class Stepper:
-    """Takes steps of ``method`` on ``feed``, each by its number in the run, from 0.
+class Steps:
+    """The steps of a run, numbered from 0: batch, random seeds and learning rate of each.
 
     Attributes:
+        feed: the training images.
         per_epoch, count: steps in an epoch, and in the run.
-        replica: of a grid of processes, the place of this one among those that train the same blocks; each draws its
-            own dropout.
+
+    Args:
+        args: the settings.
+        method: what is trained.
+        feed: the training images.
+        replica: index of this process among those that train the same blocks; each draws dropout masks of its own.
     """
 
-    def __init__(self, args: Args, method: Method, feed: Feed) -> None:
-        self._args, self._method, self._feed = args, method, feed
+    def __init__(self, args: Args, method: Method, feed: Feed, replica: int = 0) -> None:
+        self._optim, self._method, self.feed, self._replica = args.optim, method, feed, replica
         self.per_epoch = feed.num_steps
         self.count = self.per_epoch * args.optim.epochs
-        self.replica = 0
-
-    def take(self, optimizer: torch.optim.Optimizer, step: int) -> tuple[StepOutput, Tensor]:
-        """Gradients of all blocks that learn, then the update.
-
-        Returns:
-            What the batch gave, and its labels (B,).
-        """
-        batch = self.batch(step)
-        for index in range(self._method.backbone.num_blocks):
-            self.seed_block(index, step)
-        with autocast(batch.x_BCHW.device, self._args.run.precision):
-            output = self._method.fill_grads(batch)
-        self.update(optimizer, step)
-        return output, batch.y_B
 
     def batch(self, step: int) -> Batch:
-        """The step's batch; also seeds what is drawn for it as a whole."""
+        """The step's batch; also seeds torch's generator, from which the method draws what the whole batch shares."""
         self._seed(step)
-        return self._feed.batch(step // self.per_epoch, step % self.per_epoch)
+        return self.feed.batch(step // self.per_epoch, step % self.per_epoch)
 
     def _seed(self, step: int) -> None:
-        torch.manual_seed(_mix(self._args.optim.seed, step))
+        torch.manual_seed(_mix(self._optim.seed, step))
 
-    def seed_block(self, index: int, step: int) -> None:
-        """Give block ``index`` the randomness that is its own at the step."""
-        place = index * 2**16 + self.replica * 2**40  # a block that was joined of many has many keys
-        key = _mix(_mix(self._args.optim.seed, step), place)
-        self._method.backbone.key_dropout(index, key)
-
-    def update(self, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """Step the blocks whose groups ``optimizer`` has."""
-        update(optimizer, self.rate(step), self._args.optim.gradient_clip)
+    def seed_blocks(self, blocks: range, step: int) -> None:
+        """Seed the dropout of each block for this step."""
+        for index in blocks:
+            place = index * 2**16 + self._replica * 2**40  # a block that was joined of many has many keys
+            self._method.backbone.key_dropout(index, _mix(_mix(self._optim.seed, step), place))
 
     def rate(self, step: int) -> float:
         """The learning rate at the step."""
-        dtype = rate_dtype(self._feed.device)
-        return learning_rate(self._args.optim, step, self.count, dtype, self._method.phases.count)
+        return learning_rate(self._optim, step, self.count, rate_dtype(self.feed.device), self._method.phases.count)
+
+    def rates(self) -> Tensor:
+        """The learning rates of all steps, (S,) on the feed's device."""
+        device, phases = self.feed.device, self._method.phases.count
+        return learning_rates(self._optim, range(self.count), self.count, rate_dtype(device), phases).to(device)
 
     def leave_as_after(self, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """Bring the optimiser's rate and the generators to where `take` leaves them, for steps taken elsewhere."""
+        """Set learning rate and generator as the step leaves them, whichever layout took it."""
         set_rate(optimizer, self.rate(step))
         self._seed(step)
 

@@ -1,4 +1,4 @@
-"""Which blocks stand together in a stage of the pipeline."""
+"""Which blocks form a stage of the pipeline."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import torch
 from loguru import logger
 
 from datamodules.base import Batch
-from engine.devices import autocast
-from engine.loop.optimizer import update
-from engine.parallel.stage import optimizer_of
+from engine.loop.part import Rules
+from engine.parallel.stage import Stage
 from methods._base import Method
 from methods._local import LocalMethod
 from schemas import RunArgs
@@ -21,14 +20,14 @@ from utils import UsageError
 
 
 def partition(costs: Sequence[float], num_stages: int) -> list[range]:
-    """Cut a chain into contiguous stages such that the dearest stage is as cheap as possible.
+    """Cut a chain into contiguous stages that minimise the largest sum of costs.
 
     Args:
         costs: of every block, positive.
         num_stages: at most as many as there are blocks.
 
-    Among equals the earliest cuts win. Dynamic programming over (stages, blocks): exact, and quick for chains of some
-    hundreds.
+    Of equally good cuts the earliest are chosen. Dynamic programming over (stages, blocks): exact, and fast for some
+    hundred blocks.
     """
     count = len(costs)
     total = [0.0]
@@ -84,24 +83,24 @@ def measure_blocks(method: LocalMethod, batch: Batch, precision: str, rounds: in
 
     A copy is trained, with SGD; the method and the random state are as before.
     """
-    probe = copy.deepcopy(method)
+    probe, device = copy.deepcopy(method), batch.x_BCHW.device
     optimizer = torch.optim.SGD(probe.param_groups(), lr=0.0, momentum=0.9, fused=True)
-    updates = {index: optimizer_of(optimizer, range(index, index + 1)) for index in range(probe.last + 1)}
-    best = [float("inf")] * (method.last + 1 - method.first_trainable)
-    with torch.random.fork_rng(devices=[]), autocast(batch.x_BCHW.device, precision):
+    blocks = range(probe.first_trainable, probe.last + 1)
+    stages = [Stage(probe, range(index, index + 1), optimizer, Rules(precision)) for index in blocks]
+    best = [float("inf")] * len(stages)
+    with torch.random.fork_rng(devices=[]):
         for _ in range(rounds):
-            prepared = probe.prepare(batch)
-            h_BCHW = probe.run_frozen(prepared.x_BCHW)
-            for place, index in enumerate(range(method.first_trainable, method.last + 1)):
-                begin = _now(batch.x_BCHW.device)
-                h_BCHW, _ = probe.fill_block_grads(index, h_BCHW, prepared)
-                update(updates[index], 0.0, 0.0)
-                best[place] = min(best[place], _now(batch.x_BCHW.device) - begin)
+            prepared, h_BCHW = stages[0].inputs(batch)
+            for place, stage in enumerate(stages):
+                begin = _now(device)
+                out_BCHW, _ = stage.learn(prepared, h_BCHW, 0.0)
+                best[place] = min(best[place], _now(device) - begin)
+                h_BCHW = h_BCHW if out_BCHW is None else out_BCHW
     return best
 
 
 def _now(device: torch.device) -> float:
-    """Seconds, when all that was asked of the device is done."""
+    """Seconds, once the device has finished all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

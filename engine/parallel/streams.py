@@ -1,11 +1,11 @@
-"""Layer-parallel training on one GPU: at tick t stage i works on batch t - i, each stage as a CUDA graph of its own.
+"""Layer-parallel training on one GPU: at tick t stage i trains on batch t - i, each stage as a CUDA graph of its own.
 
-The stages of a tick run side by side in streams. What they hand over lies in two buffers for each link, one that is
-written and one that is read, so that none waits for another within a tick; between two ticks all written ones are
-copied to where they are read. One graph for the whole tick would save launches, but in the first and last ticks of a
-chunk some stages rest, and a graph has no way to leave them out.
+The stages of a tick run concurrently, each in a stream. Between two neighbours there are two buffers, one that is
+written and one that is read, so that no stage waits for another within a tick; after each tick all written buffers are
+copied to those that are read. One graph for the whole tick would save launches, but in the first and last ticks of a
+range of steps some stages are idle, and a graph cannot leave them out.
 
-On a CPU, with the twin of CUDA graphs, the stages of a tick run one after the other, in whatever order.
+On a CPU, with `engine.loop.tape` in place of CUDA graphs, the stages of a tick run one after the other, in any order.
 """
 
 from __future__ import annotations
@@ -16,61 +16,21 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from datamodules.base import Batch
-from datamodules.feed import Feed
+from engine.loop.layout import Course, Layout
 from engine.loop.meter import Totals
-from engine.loop.program import StaticStep
-from engine.loop.recorded import StepGraph
+from engine.loop.program import Program
+from engine.loop.recorded import Recording
 from engine.loop.recorders import Recorder
-from engine.parallel.stage import Course, joined, optimizer_of
-from methods._base import BlockResult, StepOutput, step_output
-from methods._local import LocalMethod
-from schemas import Args
+from engine.loop.steps import Steps
+from engine.parallel.stage import Stage, joined
 
 
-class StaticStage(StaticStep):
-    """The part of a training step that ``blocks`` have in it.
-
-    Attributes:
-        in_BCHW: the output of the block below, put there before each call; None for the first stage.
-        out_BCHW: the output of the last block from before its update, from the first call on.
-    """
-
-    def __init__(
-        self,
-        args: Args,
-        method: LocalMethod,
-        feed: Feed,
-        optimizer: torch.optim.Optimizer,
-        blocks: range,
-        in_BCHW: Tensor | None,
-    ) -> None:
-        super().__init__(args, method, feed, optimizer_of(optimizer, blocks))
-        self._local, self._blocks, self.in_BCHW = method, blocks, in_BCHW
-        self.out_BCHW: Tensor | None = None
-
-    def learn(self, batch: Batch) -> StepOutput:
-        """Fill the gradients of the stage's blocks."""
-        prepared = self._local.prepare(batch)
-        h_BCHW = self._local.run_frozen(prepared.x_BCHW) if self.in_BCHW is None else self.in_BCHW
-        done: dict[int, BlockResult] = {}
-        for index in self._blocks:
-            h_BCHW, done[index] = self._local.fill_block_grads(index, h_BCHW, prepared)
-        if self.out_BCHW is None:
-            self.out_BCHW = torch.empty_like(h_BCHW)
-        self.out_BCHW.copy_(h_BCHW)
-        return step_output(self._local.backbone.num_blocks, done)
-
-
-class Wavefront:
-    """A `Layout` on one GPU.
+class Streams(Layout):
+    """A recording for each stage, in streams of one GPU.
 
     Args:
-        args: the settings.
-        method: whose blocks learn on their own.
-        feed: the training images.
-        optimizer: the run's.
-        stages: the blocks of every stage.
+        stages: in order, covering all blocks that train.
+        steps: of the run.
         recorder: what records a stage.
         step: the run's step, with which the warm-up is made.
 
@@ -78,29 +38,19 @@ class Wavefront:
         Uncapturable: a stage draws random numbers, waits for the device, or fails.
     """
 
-    def __init__(
-        self,
-        args: Args,
-        method: LocalMethod,
-        feed: Feed,
-        optimizer: torch.optim.Optimizer,
-        stages: Sequence[range],
-        recorder: Recorder,
-        step: int,
-    ) -> None:
-        self._feed = feed
-        self._programs: list[StaticStage] = []
-        self._graphs: list[StepGraph] = []
+    def __init__(self, stages: Sequence[Stage], steps: Steps, recorder: Recorder, step: int) -> None:
+        self._feed = steps.feed
+        self._programs: list[Program] = []
+        self._recordings: list[Recording] = []
         in_BCHW: Tensor | None = None
-        for blocks in stages:
-            program = StaticStage(args, method, feed, optimizer, blocks, in_BCHW)
-            self._graphs.append(StepGraph(program, recorder, step))
+        for stage in stages:
+            program = Program(stage, steps, in_BCHW)
+            self._recordings.append(Recording(program, recorder, step))
             self._programs.append(program)
-            assert program.out_BCHW is not None
-            in_BCHW = program.out_BCHW.clone()
-        self._hand_over = recorder.capture(self._copy_outputs)
-        is_gpu = feed.device.type == "cuda"
-        self._streams = [torch.cuda.Stream(feed.device) for _ in stages] if is_gpu else []
+            in_BCHW = None if program.out_BCHW is None else program.out_BCHW.clone()
+        self._hand_over = recorder.capture(self._copy_outputs) if len(stages) > 1 else self._copy_outputs
+        is_gpu = self._feed.device.type == "cuda"
+        self._streams = [torch.cuda.Stream(self._feed.device) for _ in stages] if is_gpu else []
 
     def _copy_outputs(self) -> None:
         for below, above in pairwise(self._programs):
@@ -108,13 +58,13 @@ class Wavefront:
             above.in_BCHW.copy_(below.out_BCHW)
 
     def run(self, course: Course) -> Totals:
-        """As `Layout.run`; all steps are of one epoch, and ``batch`` is not asked: the stages gather their own."""
-        depth, count, tick = len(self._graphs), len(course.steps), 0
+        """As `Layout.run`."""
+        depth, count, tick = len(self._recordings), len(course.steps), 0
         for program in self._programs:
             program.begin(course.steps[0], course.before)
         while tick < count + depth - 1:
             if tick < count and course.is_stopped():
-                count = tick  # the batches that are on their way still go through
+                count = tick  # batches that some stages have trained on go through the others too
                 continue
             self._tick([place for place in range(depth) if 0 <= tick - place < count])
             if tick >= depth - 1:
@@ -124,7 +74,7 @@ class Wavefront:
         return joined([program.totals(num_images) for program in self._programs])
 
     def _tick(self, places: Sequence[int]) -> None:
-        """Let the stages at ``places`` take a step each, then hand their outputs over."""
+        """Let the stages at ``places`` take a step each, then copy their outputs to the next stages' inputs."""
         if self._streams:
             main = torch.cuda.current_stream(self._feed.device)
             begin = main.record_event()
@@ -132,17 +82,10 @@ class Wavefront:
                 stream = self._streams[place]
                 stream.wait_event(begin)
                 with torch.cuda.stream(stream):
-                    self._graphs[place].replay()
+                    self._recordings[place].replay()
             for place in places:
                 main.wait_stream(self._streams[place])
         else:
             for place in places:
-                self._graphs[place].replay()
+                self._recordings[place].replay()
         self._hand_over()
-
-    @property
-    def balance(self) -> None:
-        """Nobody measures inside a graph."""
-
-    def close(self) -> None:
-        """Nothing is under way between two runs."""
