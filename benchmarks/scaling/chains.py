@@ -12,8 +12,8 @@ from torch import Tensor
 from benchmarks.layouts import Work
 from benchmarks.steps import CPU
 from engine.devices import autocast
+from engine.loop.optimizer import optimizer_of
 from engine.loop.optimizer import update as engine_update
-from engine.parallel.stage import optimizer_of
 from methods._modules import Kept
 
 BYTES_PER_PARAMETER = 12  # weight, gradient and momentum in float32
