@@ -19,6 +19,7 @@ from datamodules.base import Batch, DataSpec, Splits
 from datamodules.feed import Feed
 from engine.devices import choose_precision, keep_freed_memory, set_determinism
 from engine.layouts import build_layout
+from engine.loop.steps import Steps
 from engine.module import TrainingModule
 from engine.observers import Observers
 from engine.run.console import Progress
@@ -83,12 +84,12 @@ class Own:
     def losses(self, batches: Batches) -> list[float]:
         """See `Peer`."""
         module = self.module
-        own, first = module.layout, module.step
-        given = cast(Feed, _Given(batches))
-        module.layout, module.step = build_layout(module.args, module.method, given, module.optimizer, stages=()), 0
+        own, given = (module.steps, module.layout, module.step), cast(Feed, _Given(batches))
+        module.steps, module.step = Steps(module.args, module.method, given), 0
+        module.layout = build_layout(module.args, module.method, given, module.optimizer, stages=())
         for _ in batches:
             self._chunk(1)
-        module.layout, module.step = own, first
+        module.steps, module.layout, module.step = own
         lines = (self.module.run_log.folder.path / METRICS_FILE).read_text().splitlines()
         records: list[dict[str, Any]] = [json.loads(line) for line in lines[-len(batches) :]]
         return [record[metric_name(TRAIN, LOSS)] for record in records]
