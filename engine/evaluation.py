@@ -1,4 +1,4 @@
-"""What every block says of the images of a split."""
+"""Per-block loss and accuracy on a split."""
 
 from __future__ import annotations
 

@@ -31,10 +31,10 @@ def build_optimizer(args: OptimArgs, method: Method) -> torch.optim.Optimizer:
 
 
 class MemoryOrder(TorchDispatchMode):
-    """Inside it, a fused kernel on a CPU is given convolutions' weights in the order in which they lie in memory.
+    """Passes channels_last tensors to the fused optimiser kernels of a CPU as contiguous views.
 
-    It goes through contiguous tensors only, and copies weights, gradients and buffers that are channels_last: over half
-    of the optimiser's time on a VGG. What it computes is the same.
+    The kernels work on contiguous tensors only, and copy weights, gradients and buffers that are channels_last: over
+    half of the optimiser's time on a VGG. The results are the same.
     """
 
     def __torch_dispatch__(
