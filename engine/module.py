@@ -14,18 +14,17 @@ import pytorch_lightning as pl
 import torch
 from loguru import logger
 
-from consts import ACCURACY, TEST, TRAIN, VAL, block_name, metric_name
+from consts import TRAIN, block_name
 from datamodules.feed import Feed
-from engine.evaluation import evaluate
-from engine.loop.finite import FiniteCheck
+from engine import saving
+from engine.epoch import end_epoch
 from engine.loop.layout import Course, Layout
 from engine.loop.meter import Totals
-from engine.loop.optimizer import build_optimizer, load_state
+from engine.loop.optimizer import build_optimizer
 from engine.loop.steps import Steps
 from engine.observers import Observers
 from engine.parallel.world import Alone
-from engine.run import checkpoint
-from engine.run.console import Progress, epoch_line
+from engine.run.console import Progress
 from engine.run.log import RunLog
 from engine.run.signals import StopRequest
 from methods._base import Method
@@ -161,10 +160,10 @@ class TrainingModule(pl.LightningModule):
         seconds = self._note_time(begin)
         totals, self.interval = self.interval, Totals()
         self.epoch_totals = self.epoch_totals + totals
-        self._finite.totals(totals, self.step)
+        saving.finite_check(self).totals(totals, self.step)
         rate = (totals.num_images - before) / seconds
         values = {"learning_rate": self.steps.rate(chunk[-1]), "images_per_second": rate}
-        self.run_log.write("step", self._position(chunk[-1] // self.steps_per_epoch) | values | totals.means(TRAIN))
+        self.run_log.write("step", self.position(chunk[-1] // self.steps_per_epoch) | values | totals.means(TRAIN))
         if self.step % self.steps_per_epoch:  # the end of an epoch has its own place to stop
             self._save_and_leave()
 
@@ -187,7 +186,7 @@ class TrainingModule(pl.LightningModule):
         if self.stop.exit_code is not None:
             self._collect()
             if self.ranks.is_leader:
-                self._write()
+                saving.save(self)
             raise Interrupted(self.stop.exit_code)
 
     def _collect(self) -> None:
@@ -200,17 +199,18 @@ class TrainingModule(pl.LightningModule):
         assert self.progress is not None
         self.progress.advance(f"epoch {step // self.steps_per_epoch + 1}/{self.args.optim.epochs}")
 
-    @property
-    def _finite(self) -> FiniteCheck:
-        return FiniteCheck(self.method, self.optimizer, self.run_log.folder.checkpoints)
-
     def _note_time(self, begin: float) -> float:
         seconds = time.perf_counter() - begin
         self.train_s += seconds
-        self.time_s = time.monotonic() - self._clock
+        self.note_wall_time()
         return seconds
 
-    def _position(self, epoch: int) -> dict[str, Any]:
+    def note_wall_time(self) -> None:
+        """Bring `time_s` up to date."""
+        self.time_s = time.monotonic() - self._clock
+
+    def position(self, epoch: int) -> dict[str, Any]:
+        """Where the run is, as every line of metrics has it."""
         return {"step": self.step, "epoch": epoch + 1, "time_s": round(time.monotonic() - self._clock, 3)}
 
     def on_train_epoch_end(self) -> None:
@@ -221,75 +221,8 @@ class TrainingModule(pl.LightningModule):
         """
         self._collect()
         if self.ranks.is_leader:
-            self._end_epoch(self.epoch - 1)
+            end_epoch(self)
         self.epoch_totals = Totals()
         self.ranks.agree_to_stop(self.stop)
         if self.stop.exit_code is not None:
             raise Interrupted(self.stop.exit_code)
-
-    def _end_epoch(self, epoch: int) -> None:
-        values = self.epoch_totals.means(TRAIN)
-        for split in (VAL, TEST):
-            if split in self.feeds:
-                values |= evaluate(self.method, self.feeds[split], self.args.run.precision).means(split)
-        self.epoch_totals = Totals()
-        values |= self.observers.measure(self.method)
-        self.run_log.write("epoch", self._position(epoch) | values)
-        self._announce(epoch, values)
-        if self.run_log.is_due or self.step == self.num_steps:
-            self.observers.show(self.method, self.feeds[TEST], self.run_log, self._position(epoch))
-        # The network has no accuracy before all its blocks have begun to learn, and no epoch before that is the best.
-        chosen = values.get(metric_name(VAL if VAL in self.feeds else TEST, ACCURACY), self.best["chosen"])
-        better = chosen > self.best["chosen"]
-        if better:
-            self.best = {"epoch": epoch + 1, "chosen": chosen, "test": values[metric_name(TEST, ACCURACY)]}
-        self.time_s = time.monotonic() - self._clock
-        self._write(best=better)
-        self.run_log.draw()
-
-    def _announce(self, epoch: int, values: dict[str, float]) -> None:
-        assert self.progress is not None
-        learning = self.method.phases.learning
-        block = learning[0] if self.method.last not in learning else None  # in place of the network
-        logger.info(epoch_line(epoch, self.args.optim.epochs, self.time_s, self.progress.eta_s, values, block))
-        self.progress.spoke()
-
-    def state(self) -> dict[str, Any]:
-        """All that the rest of the run depends on."""
-        curriculum = self.feeds[TRAIN].curriculum
-        return {
-            "args": self.args.model_dump(mode="json"),
-            "method": self.method.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "phase": self.method.phases.now,
-            "ranking": None if curriculum is None else curriculum.ranking_P,
-            "train_s": self.train_s,
-            "time_s": self.time_s,
-            "best": self.best,
-            "interval": self.interval.state(),
-            "epoch_totals": self.epoch_totals.state(),
-        }
-
-    def _write(self, *, best: bool = False) -> None:
-        """Write ``last.ckpt``, and ``best.ckpt`` where asked.
-
-        Raises:
-            UserError: the disk refuses, or there is something in it that is not finite.
-        """
-        self._finite.totals(self.interval, self.step)
-        self._finite.state(self.step)
-        checkpoint.save_last(self.run_log.folder.checkpoints, self.state(), best=best)
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from `state`.
-
-        Raises:
-            UserError: it is of another network, method or optimiser.
-        """
-        checkpoint.restore(self.method, state)
-        with checkpoint.fitting():
-            load_state(self.optimizer, state["optimizer"])
-            self.step, self.train_s, self.time_s = state["step"], state["train_s"], state["time_s"]
-            self.best = state["best"]
-            self.interval, self.epoch_totals = Totals(**state["interval"]), Totals(**state["epoch_totals"])

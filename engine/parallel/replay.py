@@ -1,7 +1,7 @@
 """A buffer between two stages that run without waiting for each other: it drops batches or returns them again.
 
 Belilovsky et al., "Decoupled Greedy Learning of CNNs" (ICML 2020), section 4. Among the batches that were read least,
-the newest is read; a full buffer overwrites the oldest. (The code published with the paper does not wrap the index of the
+the newest is read; a full buffer overwrites the oldest. (The published code does not wrap the index of the
 slot to be written next, and takes the oldest batch for the newest; this is the rule as the paper states it.)
 """
 
