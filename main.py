@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from consts import PROGRAM
 from engine.parallel.world import is_leader
-from engine.signals import signals_end_it
+from engine.run.signals import signals_end_it
 from utils import EXIT_SIGINT, Interrupted, UserError, printable
 
 if TYPE_CHECKING:

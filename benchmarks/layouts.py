@@ -8,26 +8,24 @@ import multiprocessing
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from benchmarks.steps import CPU, build_method
 from datamodules.base import Batch
+from datamodules.feed import Feed
 from engine.devices import autocast, keep_freed_memory
-from engine.meter import Totals
-from engine.optimizers import update
-from engine.parallel.processes import Processes
+from engine.layouts import build_layout
+from engine.loop.layout import Course
+from engine.loop.optimizer import update
 from engine.parallel.ranks import joined_ranks
-from engine.parallel.stage import Course, Layout, Rules, Stage
-from engine.parallel.threads import Threads
-from engine.signals import StopRequest
 from methods._local import LocalMethod
-from sections.run import RunArgs
+from schemas import build_args
 
 _CONTEXT = multiprocessing.get_context("spawn")  # as a user's command starts
 
@@ -99,21 +97,30 @@ def _in_turn(work: Work, method: LocalMethod) -> Callable[[], None]:
     return turn
 
 
+class GivenFeed:
+    """A feed of batches that are known."""
+
+    device = CPU
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self.batches, self.num_steps = batches, len(batches)
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """That of a step, the same in every epoch."""
+        return self.batches[step]
+
+
 def _laid_out(work: Work, method: LocalMethod, way: Way, held: contextlib.ExitStack) -> Callable[[], None]:
-    optimizer, batches = _optimizer(method), work.batches()
-    rules = Rules(method, work.precision, lambda index, step: None, _update)
-    if way.kind == "threads":
-        layout: Layout = Threads([Stage(rules, blocks, optimizer) for blocks in way.stages])
-    else:
-        args = RunArgs(layer_parallel="processes", num_stages=len(way.stages), device="cpu")
-        ranks = held.enter_context(joined_ranks(args))
-        stage = Stage(rules, way.stages[ranks.stage], optimizer)
-        layout = Processes(ranks, stage, way.stages, CPU, StopRequest())
-        held.callback(lambda: layout.collect(method, optimizer))
+    rate = {"learning_rate": 0.01, "lr_schedule": "constant", "precision": work.precision, "epochs": 1}
+    args = build_args({"dgl": True, "layer_parallel": way.kind, "num_stages": len(way.stages), "device": "cpu"} | rate)
+    ranks = held.enter_context(joined_ranks(args.run)) if way.kind == "processes" else None
+    feed = cast(Feed, GivenFeed(work.batches()))
+    layout = build_layout(args, method, feed, _optimizer(method), stages=way.stages, ranks=ranks)
     held.callback(layout.close)
+    held.callback(layout.collect)
 
     def turn() -> None:
-        layout.run(Course(range(len(batches)), batches.__getitem__, Totals(), lambda step: None, lambda: False))
+        layout.run(Course(range(work.num_steps)))
 
     return turn
 

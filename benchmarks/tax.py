@@ -60,8 +60,8 @@ def bare_engine() -> float:
     from consts import TRAIN
     from datamodules import load_data
     from engine.devices import autocast, choose_precision, keep_freed_memory, set_determinism
-    from engine.meter import Meter
-    from engine.optimizers import build_optimizer, update
+    from engine.loop.meter import Meter
+    from engine.loop.optimizer import build_optimizer, update
     from engine.trainer import make_feeds
     from model import build_backbone
     from schemas import build_args

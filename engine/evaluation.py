@@ -1,4 +1,4 @@
-"""What every block says of the images of a split."""
+"""Per-block loss and accuracy on a split."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from datamodules.feed import Feed
 from engine.devices import autocast
-from engine.meter import Meter, Totals
+from engine.loop.meter import Meter, Totals
 from methods._base import Method, StepOutput
 from objectives.classification import cross_entropy
 

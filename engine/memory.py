@@ -5,14 +5,13 @@ from __future__ import annotations
 import gc
 import resource
 import traceback
-from collections import Counter
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from datamodules.base import Batch
 from engine.devices import autocast
+from layers.saved import SavedBytes
 from methods._base import Method
 from utils import UserError, human_bytes
 
@@ -30,48 +29,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
 
 
-class _Kept:
-    """What autograd gets in place of a tensor: it is counted until autograd lets go of it."""
-
-    def __init__(self, tensor: Tensor, counter: _Counter) -> None:
-        self.tensor, self._counter = tensor, counter
-        self._storage = tensor.untyped_storage()
-        counter.add(self._storage, 1)
-
-    def __del__(self) -> None:
-        self._counter.add(self._storage, -1)
-
-
-class _Counter:
-    """Bytes of the storages that autograd holds, each counted once; the most at any time is `peak_bytes`."""
-
-    def __init__(self, known: set[int]) -> None:
-        self._known, self._held = known, Counter[int]()
-        self._bytes = self.peak_bytes = 0
-
-    def add(self, storage: torch.UntypedStorage, change: int) -> None:
-        place = storage.data_ptr()
-        if place in self._known:
-            return
-        before = self._held[place]
-        self._held[place] += change
-        if bool(before) != bool(self._held[place]):
-            self._bytes += change * storage.nbytes()
-            self.peak_bytes = max(self.peak_bytes, self._bytes)
-
-    def pack(self, tensor: Tensor) -> _Kept:
-        return _Kept(tensor, self)
-
-
 def activation_bytes(method: Method, batch: Batch, precision: str) -> int:
     """The most that autograd holds at any time of one training step on ``batch``, without the weights.
 
     Local methods free a block's part before the next one is computed, and it shows. Gradients are cleared afterwards.
     `torch.cuda.max_memory_allocated` has no like on a CPU.
     """
-    counter = _Counter({value.untyped_storage().data_ptr() for value in method.parameters()})
-    hooks = torch.autograd.graph.saved_tensors_hooks(counter.pack, lambda kept: kept.tensor)
-    with hooks, autocast(batch.x_BCHW.device, precision):
+    counter = SavedBytes(method.parameters())
+    with counter.hooks, autocast(batch.x_BCHW.device, precision):
         method.fill_grads(batch)
     method.zero_grad(set_to_none=True)
     return counter.peak_bytes

@@ -27,7 +27,7 @@ from diagnostics.features import PROBE_SIDE, block_features, block_grams, gram_c
 from diagnostics.filters import first_filters
 from diagnostics.reconstructions import reconstruction_grids
 from engine.devices import autocast
-from engine.run_log import RunLog
+from engine.run.log import RunLog
 from methods._base import Method
 from model import build_backbone
 from schemas import Args

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import cli
 from consts import PROGRAM
-from engine.console import log_to_terminal
 from engine.parallel import world
+from engine.run.console import log_to_terminal
 from utils import UsageError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def run_to_resume(args: Args) -> tuple[Path | None, bool]:
     """The run folder that ``--resume`` refers to, if any, and whether that run is finished already."""
     from loguru import logger
 
-    from engine.run_folder import find_unfinished, is_done
+    from engine.run.folder import find_unfinished, is_done
 
     resume = Path(args.run.resume) if args.run.resume not in (None, "auto") else None
     if args.run.resume == "auto" or (resume is None and world.is_restart()):

@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from datamodules.base import ImageSet, Splits
 from datamodules.feed import EVALUATION_BATCH, Feed
-from engine import checkpoint
-from engine.run_folder import RunFolder
+from engine.run import checkpoint
+from engine.run.folder import RunFolder
 from engine.start import assemble
 from methods._base import Method
 from schemas import Args

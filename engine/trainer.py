@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import resource
 import warnings
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,24 +16,25 @@ from loguru import logger
 from torch import Tensor
 
 import reports
-from consts import ACCURACY, DONE, FAILED, INTERRUPTED, TEST, TRAIN, VAL, metric_name
+from consts import DONE, FAILED, INTERRUPTED, TEST, TRAIN, VAL
 from datamodules.base import ImageSet, Splits
 from datamodules.curriculum import Curriculum
 from datamodules.feed import EVALUATION_BATCH, Feed
-from diagnostics.receptive_field import receptive_fields
-from engine import checkpoint, memory
-from engine.console import last_words, log_to_file
+from engine import memory, saving
 from engine.devices import choose_precision, compile_blocks, keep_freed_memory, set_determinism
-from engine.graph import choose_recorder
+from engine.layouts import build_layout, choose_recorder
 from engine.module import Chunks, TrainingModule
 from engine.observers import Observers
 from engine.parallel.partition import choose_stages
 from engine.parallel.world import Alone
-from engine.provenance import environment
-from engine.run_folder import RunFolder
-from engine.run_log import NoLog, RunLog
-from engine.signals import StopRequest
-from engine.wandb_log import WandbLog
+from engine.run import checkpoint
+from engine.run.console import last_words, log_to_file
+from engine.run.folder import RunFolder
+from engine.run.log import NoLog, RunLog
+from engine.run.provenance import environment
+from engine.run.signals import StopRequest
+from engine.run.wandb_log import WandbLog
+from engine.summary import describe_blocks, introduce, write_summary
 from methods._base import Method
 from schemas import Args
 from utils import EXIT_FAILURE, Interrupted, UserError
@@ -52,7 +52,7 @@ class Job:
         device: where to train.
         resume: the run folder to go on with, or None for a new one.
         ranks: the processes that train it.
-        ranking_P: of a new run with a curriculum, the training images in the order in which it lets them in.
+        ranking_P: of a new run with a curriculum, the training images in curriculum order.
     """
 
     args: Args
@@ -129,14 +129,15 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
     if args.run.compile:
         compile_blocks(method, job.device)
     with StopRequest() as stop:  # from here on there is a run folder, and a signal must not leave it as it is
-        module = TrainingModule(args, method, feeds, _open_log(job, args, state, held), stop, observers)
+        build = partial(
+            build_layout, args, method, feeds[TRAIN], stages=stages, ranks=ranks, stop=stop, recorder=recorder
+        )
+        log = _open_log(job, args, state, held)
+        module = TrainingModule(args, method, feeds, log, stop, observers, build, ranks)
         if state is not None:
-            module.restore(state)
-        if stages:  # after it, since loading a state gives the optimiser new groups
-            module.parallelise(stages, ranks)
-        module.recorder = recorder
+            saving.restore(module, state)
         if ranks.is_leader:
-            _introduce(module, job.device, resuming=state is not None)
+            introduce(module, job.device, resuming=state is not None)
             module.run_log.folder.update_summary(blocks=blocks)
         if recorder is None and job.device.type == "cuda":
             logger.info(f"Steps: eager ({why_not})")
@@ -178,40 +179,6 @@ def _settle(job: Job, method: Method, feed: Feed, state: dict[str, Any] | None) 
     return args.model_copy(update={"run": settled})
 
 
-def _introduce(module: TrainingModule, device: torch.device, *, resuming: bool) -> None:
-    """The line that starts a run."""
-    args, optim, counts = module.args, module.args.optim, count_parameters(module.method)
-    verb, where = ("Resuming", f" from step {module.step}") if resuming else ("Training", "")
-    logger.info(
-        f"{verb} {args.model.model} with {args.method.method} on {args.data.dataset}{where}: {optim.epochs} epochs, "
-        f"{module.feeds[TRAIN].num_images} images, device {device}, {args.run.precision}, {optim.optimizer_type} "
-        f"lr={optim.learning_rate:g} ({optim.lr_schedule}) bs={optim.batch_size} wd={optim.weight_decay:g} "
-        f"seed={optim.seed}, {counts['num_parameters']:,} parameters + {counts['num_head_parameters']:,} in heads"
-    )
-    logger.info(f"Run folder: {module.run_log.folder.path}")
-
-
-def count_parameters(method: Method) -> dict[str, int]:
-    """Parameters of the network, and those that serve training only."""
-    backbone = sum(parameter.numel() for parameter in method.backbone.parameters())
-    everything = sum(parameter.numel() for parameter in method.parameters())
-    return {"num_parameters": backbone, "num_head_parameters": everything - backbone}
-
-
-def describe_blocks(method: Method) -> list[dict[str, Any]]:
-    """Of every block its output's shape, its parameters, and its receptive field in pixels of the image."""
-    blocks = [method.backbone.block(index) for index in range(method.backbone.num_blocks)]
-    return [
-        {
-            "output": list(block.out_shape),
-            "num_parameters": sum(parameter.numel() for parameter in block.parameters()),
-            "receptive_field": field.size,
-            "stride": field.stride,
-        }
-        for block, field in zip(blocks, receptive_fields(method.backbone), strict=True)
-    ]
-
-
 def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
     """Run Lightning's trainer to the end, and write down how it ended."""
     folder = module.run_log.folder
@@ -232,7 +199,7 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
     except Exception as error:
         if not memory.is_out_of_memory(error):
             raise
-        module.graph = None  # the memory that it holds counts as free
+        module.release()  # the memory of recorded steps counts as free
         batch = module.feeds[TRAIN].batch(0, 0)
         too_much = memory.explain(error, module.method, batch, module.args.run.precision)
         problem = str(too_much)
@@ -240,26 +207,12 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
     finally:
         if module.progress is not None:
             module.progress.close()
-        if module.layout is not None:
-            if module.layout.balance is not None:
-                logger.info(f"Stages worked {module.layout.balance:.0%} of the busiest one's time")
-            module.layout.close()
-        summary = _close(module, status, device, problem) if module.ranks.is_leader else {}
+        module.release()
+        summary = write_summary(module, status, device, problem) if module.ranks.is_leader else {}
         module.run_log.close(code)
     if module.ranks.is_leader:
         for line in last_words(folder.path, summary, module.run_log.wandb.mode):
             logger.info(line)
-    return summary
-
-
-def _close(module: TrainingModule, status: str, device: torch.device, problem: str | None) -> dict[str, Any]:
-    """Write the summary, and draw for the last time."""
-    summary = _summarise(module, status, device) | {"error": problem}
-    try:
-        module.run_log.folder.update_summary(**summary)
-    except UserError as error:  # it must not take the place of what ended the run
-        logger.warning(str(error))
-    module.run_log.draw(now=True)
     return summary
 
 
@@ -280,29 +233,3 @@ def _trainer(module: TrainingModule, device: torch.device) -> pl.Trainer:
         deterministic=None,
         benchmark=None,
     )
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory used: allocated on the GPU, or resident in the process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _summarise(module: TrainingModule, status: str, device: torch.device) -> dict[str, Any]:
-    epochs = module.run_log.folder.epochs()
-    final = epochs[-1] if epochs else {}
-    num_blocks = module.method.backbone.num_blocks
-    return {
-        "status": status,
-        "best_test_accuracy": module.best["test"],
-        "best_epoch": module.best["epoch"],
-        "chosen_on": VAL if VAL in module.feeds else TEST,
-        "final_test_accuracy": final.get(metric_name(TEST, ACCURACY)),
-        "block_test_accuracy": [final.get(metric_name(TEST, ACCURACY, index)) for index in range(num_blocks)],
-        "wall_s": round(module.time_s, 2),
-        "train_s": round(module.train_s, 2),
-        "images_per_second": round(module.step * module.args.optim.batch_size / max(module.train_s, 1e-9), 1),
-        "peak_memory_bytes": peak_memory_bytes(device),
-        **count_parameters(module.method),
-    }

@@ -162,13 +162,6 @@ class RunArgs(Section):
         ge=0,
         needs={"layer_parallel": ("threads",)},
     )
-    stage_delay: tuple[float, ...] = setting(
-        (),
-        "hold every step of each stage up for so long, as 0,0.1",
-        unit="seconds",
-        shown="none",
-        needs={"layer_parallel": ("threads", "processes")},
-    )
     compile: bool = setting(False, "compile every block with torch.compile (minutes at the start)")
     cuda_graph: Literal["auto", "on", "off"] = setting(
         "auto",
@@ -200,23 +193,7 @@ class RunArgs(Section):
             return 1
         return self.num_stages if self.stages is None else len(self.stages.split(","))
 
-    @field_validator("stage_delay")
-    @classmethod
-    def _no_negative_delay(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if any(not 0 <= delay < float("inf") for delay in value):
-            raise ValueError("needs a number of seconds for every stage, none of them negative, as 0,0.1")
-        return value
-
-    @model_validator(mode="after")
-    def _delay_for_every_stage(self) -> RunArgs:
-        if self.layer_parallel != "off" and self.stage_delay and len(self.stage_delay) != self.stage_count:
-            raise ValueError(
-                f"--stage_delay {','.join(f'{delay:g}' for delay in self.stage_delay)}: there are {self.stage_count} "
-                f"stages, so it needs {self.stage_count} numbers"
-            )
-        return self
-
-    @field_validator("diagnostics", "stage_delay", mode="before")
+    @field_validator("diagnostics", mode="before")
     @classmethod
     def _list_from_text(cls, value: Any) -> Any:
         return list_from_text(value)

@@ -35,9 +35,9 @@ def evaluate(command: cli.Command) -> None:
     cli.check_same_images(*settings)
 
     from consts import TEST
-    from engine.console import log_to_terminal
     from engine.devices import resolve_device
     from engine.evaluation import evaluate as measure
+    from engine.run.console import log_to_terminal
     from engine.trained import load_trained
 
     log_to_terminal()

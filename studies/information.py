@@ -26,7 +26,7 @@ from datamodules.base import Batch, DataSpec, ImageSet, pixels_of
 from datamodules.feed import EVALUATION_BATCH, Feed
 from datamodules.split import at_most
 from diagnostics.features import block_maps
-from engine.console import Progress
+from engine.run.console import Progress
 from engine.trained import Trained
 from heads.classifiers import convolutional
 from heads.decoder import small_decoder

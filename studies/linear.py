@@ -15,8 +15,8 @@ from torch.nn import functional
 from consts import ACCURACY, PLOT_DIR, TEST, TRAIN, block_name, metric_name
 from datamodules.feed import Feed
 from diagnostics.features import PROBE_SIDE, RIDGE, block_maps, pooled, varies
-from engine.console import Progress
 from engine.evaluation import evaluate
+from engine.run.console import Progress
 from engine.trained import Trained
 from methods._base import Method
 from reports.linear import draw_linear

@@ -40,8 +40,8 @@ def sweep(options: Mapping[str, Any], command: str) -> str:
     folder, file = _resume(options) if options["resume"] else _start(options, command)
     from loguru import logger  # all this is imported only now, so that a refusal answers at once
 
-    from engine.console import log_to_file, log_to_terminal
-    from engine.signals import StopRequest
+    from engine.run.console import log_to_file, log_to_terminal
+    from engine.run.signals import StopRequest
     from sweeps.results import summarise
     from sweeps.runner import Runner
     from sweeps.study import SweepStudy

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from consts import TRIAL
-from engine.run_folder import RunFolder
+from engine.run.folder import RunFolder
 from utils import UserError, read_json, write_json, write_text
 
 FOREIGN_PATIENCE_S = 120.0  # a trial of another machine whose lock was not touched for so long is abandoned

@@ -9,7 +9,7 @@ from typing import Any
 from loguru import logger
 from optuna.trial import Trial, TrialState
 
-from engine.signals import StopRequest
+from engine.run.signals import StopRequest
 from sweeps.check import parse, words_of
 from sweeps.display import Display
 from sweeps.engines import Engine

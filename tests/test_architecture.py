@@ -19,6 +19,9 @@ RANKS = [
     {"main", "benchmarks"},
 ]  # fmt: skip
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
+# Inside the engine; files that stand in no room are at the top.
+ENGINE_RANKS = [{"devices", "run"}, {"loop"}, {"parallel"}, {"top"}]
+ENGINE_RANK = {room: rank for rank, rooms in enumerate(ENGINE_RANKS) for room in rooms}
 FILES = [
     path
     for path in [*ROOT.glob("*.py"), *ROOT.glob("*/**/*.py")]
@@ -72,6 +75,34 @@ def test_reports_see_constants_and_helpers_only() -> None:
     for path in FILES:
         if room_of(path) == "reports":
             assert {name for name, _ in imports(path) if name in RANK} <= {"consts", "utils", "reports"}, path
+
+
+def engine_room(names: list[str]) -> str:
+    """``["engine", "loop", "part"]`` is in ``loop``."""
+    return names[1] if len(names) > 1 and names[1] in ENGINE_RANK else "top"
+
+
+def test_the_rooms_of_the_engine_have_an_order() -> None:
+    for path in FILES:
+        names = list(path.relative_to(ROOT).with_suffix("").parts)
+        if names[0] != "engine" or names[-1] == "__init__":
+            continue
+        room = engine_room(names)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("engine"):
+                modules = [f"{node.module}.{alias.name}" for alias in node.names]
+                for other in {engine_room(module.split(".")) for module in modules} - {room}:
+                    assert ENGINE_RANK[other] < ENGINE_RANK[room], f"{path.name} in {room} imports {other}"
+
+
+def test_the_module_knows_the_interface_of_layouts_only() -> None:
+    modules = {
+        node.module
+        for node in ast.walk(ast.parse((ROOT / "engine" / "module.py").read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+    }
+    concrete = {"layouts", "loop.eager", "loop.recorded", "loop.recorders", "parallel.threads", "parallel.processes"}
+    assert not modules & {f"engine.{name}" for name in concrete | {"parallel.streams", "parallel.stage"}}
 
 
 def test_the_engine_and_studies_name_no_method_and_no_network() -> None:

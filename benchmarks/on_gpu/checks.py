@@ -14,8 +14,8 @@ from benchmarks.on_gpu.runs import Run, build_method, make_feed, settings
 from benchmarks.on_gpu.timing import DIFFERENCES, Row
 from datamodules.base import Batch, ImageSet
 from engine.devices import autocast
-from engine.optimizers import build_optimizer
-from engine.recorders import no_waiting
+from engine.loop.optimizer import build_optimizer
+from engine.loop.recorders import no_waiting
 from methods._base import Method
 
 METHODS, PRECISIONS = ("bp", "dgl"), ("fp32", "bf16")

@@ -17,7 +17,7 @@ from benchmarks.on_gpu.timing import Row, Work, calibrate, interleaved, rate_row
 from datamodules.base import ImageSet
 from datamodules.feed import Feed
 from engine.devices import set_determinism
-from engine.recorders import Step
+from engine.loop.recorders import Step
 
 
 class Sizes(NamedTuple):

@@ -1,29 +1,28 @@
-"""Training as the command line does it, without its shell: chunks of steps of the engine's own module."""
+"""Training as the command line does it, without its shell: chunks of steps of the engine's own layouts."""
 
 from __future__ import annotations
 
 import copy
-from typing import cast
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import methods
-from consts import TRAIN
 from datamodules.base import DataSpec, ImageSet
 from datamodules.feed import Feed
-from engine.console import Progress
 from engine.devices import autocast
-from engine.graph import StepGraph
-from engine.meter import Meter
-from engine.module import TrainingModule
-from engine.observers import Observers
+from engine.layouts import build_layout
+from engine.loop.eager import Eager, Worker
+from engine.loop.layout import Course, Layout
+from engine.loop.meter import Meter
+from engine.loop.optimizer import build_optimizer
+from engine.loop.part import Rules, WholeNetwork
+from engine.loop.program import Program
+from engine.loop.recorded import Recorded, Recording
+from engine.loop.recorders import CudaGraphs, Recorder
+from engine.loop.steps import Steps
+from engine.loop.tape import Tape
 from engine.parallel.partition import measure_blocks, partition
-from engine.recorders import CudaGraphs, Recorder
-from engine.run_log import RunLog
-from engine.signals import StopRequest
-from engine.static_step import StaticStep
-from engine.tape import Tape
 from methods._base import Method
 from methods._local import LocalMethod
 from model import build_backbone
@@ -64,7 +63,7 @@ def make_recorder(device: torch.device) -> Recorder:
 
 
 class Run:
-    """A method, its images, and the module that takes its steps.
+    """A method, its images, and the layout that takes its steps.
 
     Args:
         args: the settings.
@@ -81,47 +80,47 @@ class Run:
         optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
         self.method = method or build_method(args, feed.device)
-        self.feed, self.batch_size = feed, feed.batch_size
-        # Nothing of the shell is asked for inside a chunk.
-        shell = (cast(RunLog, None), StopRequest(), cast(Observers, None))
-        self.module = TrainingModule(args, self.method, {TRAIN: feed}, *shell)
-        self.module.optimizer = optimizer or self.module.optimizer
-        self.module.progress = Progress(self.module.num_steps, 0, enabled=False)
+        self.args, self.feed, self.batch_size = args, feed, feed.batch_size
+        self.optimizer = optimizer or build_optimizer(args.optim, self.method)
+        self.steps = Steps(args, self.method, feed)
+        self.layout: Layout = Eager(Worker(self._part(), self.steps))
+
+    def _part(self) -> WholeNetwork:
+        return WholeNetwork(self.method, self.optimizer, Rules(self.args.run.precision, self.args.optim.gradient_clip))
 
     def record(self) -> Run:
         """Replay the steps from here on."""
-        module, device = self.module, self.feed.device
-        program = StaticStep(module.args, self.method, self.feed, module.optimizer)
-        module.graph = StepGraph(program, make_recorder(device), module.step)
+        program = Program(self._part(), self.steps)
+        self.layout = Recorded(Recording(program, make_recorder(self.feed.device), 0))
         return self
 
     def line_up(self, num_stages: int) -> Run:
         """Train stages side by side from here on."""
-        module = self.module
         assert isinstance(self.method, LocalMethod)
-        costs = measure_blocks(self.method, self.feed.batch(0, 0), module.args.run.precision)
-        module.stages = partition(costs, num_stages)
-        module._line_up(make_recorder(self.feed.device))
+        costs = measure_blocks(self.method, self.feed.batch(0, 0), self.args.run.precision)
+        run = self.args.run.model_copy(update={"layer_parallel": "streams"})
+        self.layout = build_layout(
+            self.args.model_copy(update={"run": run}), self.method, self.feed, self.optimizer,
+            stages=partition(costs, num_stages), recorder=make_recorder(self.feed.device),
+        )  # fmt: skip
         return self
 
     def take(self, num_steps: int) -> None:
         """A chunk: the first steps of the first epoch, then the metrics are read."""
-        self.module._take_steps(range(num_steps))
-        self.module.interval.read()
-        self.module.interval = Meter()
+        self.layout.run(Course(range(num_steps)))
 
     def launch(self, num_steps: int) -> None:
         """The same steps without reading anything."""
-        module = self.module
-        if module.graph is not None:
-            module.graph.launch(range(num_steps), Meter().read(), module._advance, lambda: False)
+        if isinstance(self.layout, Recorded):
+            self.layout.launch(Course(range(num_steps)))
             return
+        worker, meter = Worker(self._part(), self.steps), Meter()
         for step in range(num_steps):
-            module._take_step(step)
+            worker.take(worker.item(step, self.steps.batch(step)), meter)
 
     def state(self) -> list[torch.Tensor]:
         """Every parameter, buffer and tensor of the optimiser."""
-        entries = self.module.optimizer.state.values()
+        entries = self.optimizer.state.values()
         held = [value for entry in entries for value in entry.values() if isinstance(value, torch.Tensor)]
         return [*self.method.state_dict().values(), *held]
 
@@ -129,6 +128,6 @@ class Run:
         """Floating-point operations of a step, from a copy of the method."""
         batch, probe = self.feed.batch(0, 0), copy.deepcopy(self.method)
         counter = FlopCounterMode(display=False)
-        with counter, autocast(self.feed.device, self.module.args.run.precision):
+        with counter, autocast(self.feed.device, self.args.run.precision):
             probe.fill_grads(batch)
         return counter.get_total_flops()

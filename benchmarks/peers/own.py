@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,16 +17,17 @@ from benchmarks.peers._common import LEARNING_RATE, MEAN, MOMENTUM, NUM_CLASSES,
 from consts import LOSS, METRICS_FILE, TRAIN, metric_name
 from datamodules.base import Batch, DataSpec, Splits
 from datamodules.feed import Feed
-from engine.console import Progress
 from engine.devices import choose_precision, keep_freed_memory, set_determinism
+from engine.layouts import build_layout
+from engine.loop.steps import Steps
 from engine.module import TrainingModule
 from engine.observers import Observers
-from engine.run_folder import RunFolder
-from engine.run_log import RunLog
-from engine.signals import StopRequest
-from engine.stepper import Stepper
+from engine.run.console import Progress
+from engine.run.folder import RunFolder
+from engine.run.log import RunLog
+from engine.run.signals import StopRequest
+from engine.run.wandb_log import WandbLog
 from engine.trainer import make_feeds
-from engine.wandb_log import WandbLog
 from model import build_backbone
 from schemas import build_args
 
@@ -70,8 +72,10 @@ class Own:
         self._place = tempfile.TemporaryDirectory()
         folder = RunFolder.create(Path(self._place.name), "")
         log = RunLog(folder, WandbLog("disabled", folder.path, {}, [], print), lambda: None, print)
-        self.module = TrainingModule(args, method, feeds, log, StopRequest(), Observers(args, splits, CPU))
+        build = partial(build_layout, args, method, feeds[TRAIN], stages=())
+        self.module = TrainingModule(args, method, feeds, log, StopRequest(), Observers(args, splits, CPU), build)
         self.module.progress = Progress(1, 0, enabled=False)
+        self.module.begin_phase()
 
     def _chunk(self, num_steps: int) -> None:
         first = self.module.step
@@ -80,11 +84,12 @@ class Own:
     def losses(self, batches: Batches) -> list[float]:
         """See `Peer`."""
         module = self.module
-        own, first = module.stepper, module.step
-        module.stepper, module.step = Stepper(module.args, module.method, cast(Feed, _Given(batches))), 0
+        own, given = (module.steps, module.layout, module.step), cast(Feed, _Given(batches))
+        module.steps, module.step = Steps(module.args, module.method, given), 0
+        module.layout = build_layout(module.args, module.method, given, module.optimizer, stages=())
         for _ in batches:
             self._chunk(1)
-        module.stepper, module.step = own, first
+        module.steps, module.layout, module.step = own
         lines = (self.module.run_log.folder.path / METRICS_FILE).read_text().splitlines()
         records: list[dict[str, Any]] = [json.loads(line) for line in lines[-len(batches) :]]
         return [record[metric_name(TRAIN, LOSS)] for record in records]

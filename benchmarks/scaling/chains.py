@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from methods._modules import Kept
 from torch import Tensor
 
 from benchmarks.layouts import Work
 from benchmarks.steps import CPU
 from engine.devices import autocast
-from engine.optimizers import update as engine_update
-from engine.parallel.stage import optimizer_of
-from methods._modules import Kept
+from engine.loop.optimizer import optimizer_of
+from engine.loop.optimizer import update as engine_update
 
 BYTES_PER_PARAMETER = 12  # weight, gradient and momentum in float32
 MESSAGE_BYTES = 2  # bfloat16

@@ -1,4 +1,4 @@
-"""Start the processes of a run on this machine, with torch's elastic launcher, and speak for them.
+"""Start the processes of a run on this machine with torch's elastic launcher, and report how they ended.
 
 On several machines, or with restarts, the same command runs under ``python -m torch.distributed.run``.
 """
@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.parallel.world import LAUNCHED
-from engine.signals import EXIT_CODES
+from engine.run.signals import EXIT_CODES
 from utils import EXIT_FAILURE, EXIT_USAGE, Interrupted, UserError
 
-# Seconds that the others have to end after one has died; then they are killed. A signal leaves them as long to save.
+# Seconds that processes have to end after one has died, or to save after a signal; then they are killed.
 GRACE_S = 25
 
 
 class Told(UserError):
-    """A process of the run has said what is wrong; nothing is left to say."""
+    """A process of the run failed and has reported its error."""
 
     is_told = True
 
@@ -35,9 +35,9 @@ def launch(program: Path, arguments: Sequence[str], count: int, num_replicas: in
     """Run ``program`` ``count`` times with the same arguments, each as one of the processes of a run.
 
     Raises:
-        Told: a process failed, and has said why.
+        Told: a process failed, and has reported why.
         UserError: a process was killed, or the processes cannot be started.
-        Interrupted: a signal ended them all; they have saved.
+        Interrupted: a signal ended all of them, after they saved.
     """
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -45,7 +45,7 @@ def launch(program: Path, arguments: Sequence[str], count: int, num_replicas: in
 
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed.elastic"):
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # it reports what is said here in one line
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # its errors are reported below, in one line
     os.environ[LAUNCHED] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // count)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(GRACE_S))
@@ -63,7 +63,7 @@ def launch(program: Path, arguments: Sequence[str], count: int, num_replicas: in
 
 
 def _verdict(codes: dict[int, int], num_replicas: int) -> UserError:
-    """What to make of the exit codes of the processes that ended, by rank; minus a signal's number where one killed."""
+    """The error for the exit codes of processes, by rank; a code is minus the signal's number if a signal killed it."""
     killed = {rank: -code for rank, code in codes.items() if code < 0 and -code not in EXIT_CODES}
     if killed:
         rank, number = next(iter(killed.items()))

@@ -1,4 +1,4 @@
-"""Which blocks stand together in a stage of the pipeline."""
+"""Which blocks form a stage of the pipeline."""
 
 from __future__ import annotations
 
@@ -11,58 +11,26 @@ import torch
 from loguru import logger
 
 from datamodules.base import Batch
-from engine.devices import autocast
-from engine.optimizers import update
-from engine.parallel.stage import optimizer_of
+from engine.loop.part import Rules
+from engine.parallel.stage import Stage
 from methods._base import Method
 from methods._local import LocalMethod
+from model import cut
 from schemas import RunArgs
 from utils import UsageError
-
-
-def partition(costs: Sequence[float], num_stages: int) -> list[range]:
-    """Cut a chain into contiguous stages such that the dearest stage is as cheap as possible.
-
-    Args:
-        costs: of every block, positive.
-        num_stages: at most as many as there are blocks.
-
-    Among equals the earliest cuts win. Dynamic programming over (stages, blocks): exact, and quick for chains of some
-    hundreds.
-    """
-    count = len(costs)
-    total = [0.0]
-    for cost in costs:
-        total.append(total[-1] + cost)
-    best: list[list[tuple[float, tuple[int, ...]]]] = [[(total[end], (0, end)) for end in range(count + 1)]]
-    for _ in range(1, num_stages):
-        row = []
-        for end in range(count + 1):
-            options = [
-                (max(best[-1][cut][0], total[end] - total[cut]), (*best[-1][cut][1], end)) for cut in range(end + 1)
-            ]
-            row.append(min(options, key=lambda option: (option[0], len(set(option[1])) < len(option[1]))))
-        best.append(row)
-    return [range(begin, end) for begin, end in pairwise(best[-1][count][1])]
 
 
 def choose_stages(args: RunArgs, method: Method, batch: Batch) -> list[range]:
     """The stages that ``--layer_parallel`` asks for; empty where it is off.
 
     Raises:
-        UsageError: the blocks do not learn on their own, there are fewer of them than stages, or threads would share a
-            GPU.
+        UsageError: there are fewer blocks than stages, or threads would share a GPU.
     """
     if args.layer_parallel == "off":
         return []
-    asked = f"--layer_parallel {args.layer_parallel}"
-    if method.traits.isolation != "block" or not isinstance(method, LocalMethod):
-        raise UsageError(
-            f"{asked}: the blocks of this method do not learn on their own, each waits for a signal or for weights "
-            f"from above; use a local one, as --dgl without --is_direct_global, --overlap or --man"
-        )
+    assert isinstance(method, LocalMethod) and method.traits.isolation == "block"  # the settings refuse all others
     if batch.x_BCHW.is_cuda and args.layer_parallel == "threads":
-        raise UsageError(f"{asked} is for a CPU; give --device cpu, or --layer_parallel processes")
+        raise UsageError("--layer_parallel threads is for a CPU; give --device cpu, or --layer_parallel processes")
     first, count = method.first_trainable, method.last + 1 - method.first_trainable
     if args.stages is not None:
         stages = parse_stages(args.stages, first, method.last)
@@ -79,29 +47,35 @@ def choose_stages(args: RunArgs, method: Method, batch: Batch) -> list[range]:
     return stages
 
 
+def partition(costs: Sequence[float], num_stages: int) -> list[range]:
+    """Cut a chain of blocks into contiguous stages such that the largest cost of a stage is as small as possible."""
+    ends = cut(costs, num_stages, max)
+    return [range(begin + 1, end + 1) for begin, end in pairwise((-1, *ends))]
+
+
 def measure_blocks(method: LocalMethod, batch: Batch, precision: str, rounds: int = 4) -> list[float]:
     """Seconds that each trainable block takes for one training step on ``batch``, the best of ``rounds``.
 
     A copy is trained, with SGD; the method and the random state are as before.
     """
-    probe = copy.deepcopy(method)
+    probe, device = copy.deepcopy(method), batch.x_BCHW.device
     optimizer = torch.optim.SGD(probe.param_groups(), lr=0.0, momentum=0.9, fused=True)
-    updates = {index: optimizer_of(optimizer, range(index, index + 1)) for index in range(probe.last + 1)}
-    best = [float("inf")] * (method.last + 1 - method.first_trainable)
-    with torch.random.fork_rng(devices=[]), autocast(batch.x_BCHW.device, precision):
+    blocks = range(probe.first_trainable, probe.last + 1)
+    stages = [Stage(probe, range(index, index + 1), optimizer, Rules(precision)) for index in blocks]
+    best = [float("inf")] * len(stages)
+    with torch.random.fork_rng(devices=[]):
         for _ in range(rounds):
-            prepared = probe.prepare(batch)
-            h_BCHW = probe.run_frozen(prepared.x_BCHW)
-            for place, index in enumerate(range(method.first_trainable, method.last + 1)):
-                begin = _now(batch.x_BCHW.device)
-                h_BCHW, _ = probe.fill_block_grads(index, h_BCHW, prepared)
-                update(updates[index], 0.0, 0.0)
-                best[place] = min(best[place], _now(batch.x_BCHW.device) - begin)
+            prepared, h_BCHW = stages[0].inputs(batch)
+            for place, stage in enumerate(stages):
+                begin = _now(device)
+                out_BCHW, _ = stage.learn(prepared, h_BCHW, 0.0)
+                best[place] = min(best[place], _now(device) - begin)
+                h_BCHW = h_BCHW if out_BCHW is None else out_BCHW
     return best
 
 
 def _now(device: torch.device) -> float:
-    """Seconds, when all that was asked of the device is done."""
+    """Seconds, once the device has finished all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -1,4 +1,4 @@
-"""The processes that train one run together, and what they have to agree on."""
+"""The processes that train one run together, and how they communicate."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from torch.distributed.rendezvous import rendezvous
 
 from datamodules.base import Batch
 from engine.parallel.world import LAUNCHED, Alone, Value
-from engine.signals import StopRequest
+from engine.run.signals import StopRequest
 from schemas import RunArgs
 from utils import EXIT_USAGE, UsageError, UserError
 
-# Nobody waits in vain: a process that dies closes its connections, which ends every wait. One that is slow only slows.
+# No wait lasts for ever: a process that dies closes its connections, which ends every wait for it.
 _PATIENCE = timedelta(days=7)
 
 
 class PeerGone(UserError):
-    """Another process of the run ended; what it had to say it has said."""
+    """Another process of the run exited; it reports its own error."""
 
     @property
     def is_told(self) -> bool:  # type: ignore[override]
-        """The launcher tells it, where it is our own."""
+        """Whether the launcher reports it, which it does if the command itself started the processes."""
         return LAUNCHED in os.environ
 
 
@@ -39,7 +39,7 @@ class Ranks(Alone):
         stage, replica: its place in the grid.
         num_stages, num_replicas: the grid's size.
         shares_gpu: whether all of them train on one GPU; NCCL connects GPUs, not two processes on one.
-        data: the group through which the numbers go.
+        data: the process group through which tensors are sent.
     """
 
     def __init__(self, args: RunArgs) -> None:
@@ -58,7 +58,7 @@ class Ranks(Alone):
         return f"cuda:{os.environ.get('LOCAL_RANK', os.environ['RANK'])}"
 
     def _connect(self) -> None:
-        """Make the groups; every process makes every group, in one order."""
+        """Create the process groups; every process must create all of them, in the same order."""
         backend = "nccl" if self._has_gpus and not self.shares_gpu else "gloo"
         self.data = _new_group(None, backend)
         for stage in range(self.num_stages if self.num_replicas > 1 else 0):
@@ -83,7 +83,7 @@ class Ranks(Alone):
         return box[0]
 
     def tell_all(self, value: Value) -> list[Value]:
-        """What every process says, by rank.
+        """Gather the values of all processes, by rank.
 
         Raises:
             PeerGone: another process ended.
@@ -94,7 +94,7 @@ class Ranks(Alone):
         return said
 
     def tell_leader(self, value: Value) -> list[Value] | None:
-        """On the leader what every process says, by rank; else None.
+        """Gather the values of all processes on the leader, by rank; None elsewhere.
 
         Raises:
             PeerGone: another process ended.
@@ -128,7 +128,7 @@ class Ranks(Alone):
         stop.exit_code = first_set(self.tell_all(stop.exit_code))
 
     def share_of(self, batch: Batch) -> Batch:
-        """This replica's images of a batch; what is drawn for them from now on is its own."""
+        """This replica's images of a batch; also seeds torch's generator with a number of its own."""
         if self.num_replicas == 1:
             return batch
         size = batch.y_B.shape[0] // self.num_replicas
@@ -147,13 +147,15 @@ class Ranks(Alone):
         return bool(flag_1)
 
     def average(self, optimizer: torch.optim.Optimizer) -> None:
-        """Bring the gradients of ``optimizer``'s parameters to their mean over the replicas, one group at a time."""
+        """Replace the gradients of ``optimizer``'s parameters by their mean over the replicas, group by group."""
         if self.num_replicas == 1:
             return
         under_way: list[tuple[list[Tensor], Tensor, dist.Work]] = []
         with lost_connections_told():
             for group in optimizer.param_groups:
                 grads = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
+                if not grads:
+                    continue
                 flat_N = torch.cat([grad.flatten() for grad in grads])
                 under_way.append((grads, flat_N, dist.all_reduce(flat_N, group=self._siblings, async_op=True)))
             for grads, flat_N, work in under_way:
@@ -176,7 +178,7 @@ def first_set(values: Sequence[Value | None]) -> Value | None:
 
 @contextlib.contextmanager
 def lost_connections_told() -> Iterator[None]:
-    """Say in one line that another process is gone; gloo and NCCL have many words for it.
+    """Replace the many errors of gloo and NCCL for a lost connection by one line.
 
     Raises:
         PeerGone: in place of a RuntimeError inside the block.
@@ -192,14 +194,14 @@ def lost_connections_told() -> Iterator[None]:
 
 @contextlib.contextmanager
 def joined_ranks(args: RunArgs) -> Iterator[Ranks]:
-    """Meet the other processes of the run; leave them at the end.
+    """Connect to the other processes of the run, and disconnect at the end.
 
     Raises:
         UserError: they cannot be reached.
     """
     try:
-        # A launcher that starts the processes again keeps its store, in which the dead have left their addresses: gloo
-        # would wait for them, so every start has keys of its own.
+        # A launcher that restarts the processes keeps its store, with the addresses of those that died: gloo would wait
+        # for them, so every start has keys of its own.
         store, rank, count = next(rendezvous("env://", timeout=_PATIENCE))
         store = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=_PATIENCE)

@@ -1,8 +1,8 @@
-"""A buffer between two stages that neither waits for: what is slow drops batches, what is fast uses some again.
+"""A buffer between two stages that run without waiting for each other: it drops batches or returns them again.
 
-Belilovsky et al., "Decoupled Greedy Learning of CNNs" (ICML 2020), section 4. Of the batches that were used least, the
-newest is read; a full buffer overwrites the oldest. (The code published with the paper does not wrap the index of the
-slot to be written next, and takes the oldest batch for the newest; the rule as stated is what stands here.)
+Belilovsky et al., "Decoupled Greedy Learning of CNNs" (ICML 2020), section 4. Among the batches that were read least,
+the newest is read; a full buffer overwrites the oldest. (The published code does not wrap the index of the
+slot to be written next, and takes the oldest batch for the newest; this is the rule as the paper states it.)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Value = TypeVar("Value")
 
 
 class ReplayBuffer(Generic[Value]):
-    """The last ``size`` values, with how often each was read. None marks the end, and is handed over once.
+    """The last ``size`` values, with how often each was read. None marks the end, and is returned once.
 
     Args:
         size: values that it keeps, at least 1.
@@ -28,7 +28,7 @@ class ReplayBuffer(Generic[Value]):
         self._changed = threading.Condition()
 
     def put(self, value: Value | None, block: bool = True, timeout: float | None = None) -> None:
-        """Add a value in place of the oldest, at once."""
+        """Add a value, in place of the oldest if the buffer is full; never blocks."""
         with self._changed:
             if value is None:
                 self._has_ended = True
@@ -37,7 +37,7 @@ class ReplayBuffer(Generic[Value]):
             self._changed.notify()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Value | None:
-        """The newest of the values that were read least; waits only for the first of all.
+        """The newest of the values that were read least; blocks only while there has been none.
 
         Raises:
             queue.Empty: there was none within ``timeout`` seconds.

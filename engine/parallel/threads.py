@@ -1,8 +1,8 @@
-"""Layer-parallel training in one process: stages of blocks in threads, a bounded queue between neighbours.
+"""Layer-parallel training in one process: a thread for each stage, a bounded queue between neighbours.
 
-A stage hands on the output that its last block computed *before* its update, in order and without loss, and every
+A stage passes on the output that its last block computed *before* its update, in order and without loss, and every
 block's randomness is keyed by (seed, step, block). So each block sees exactly what it sees in the sequential run, and
-the weights are the same bits, with the same number of threads inside an operation.
+the weights have the same bits if torch uses as many threads inside an operation.
 """
 
 from __future__ import annotations
@@ -15,38 +15,43 @@ from typing import Protocol
 
 import torch
 
-from engine.meter import Meter, Totals
+from engine.loop.eager import Item, Worker
+from engine.loop.layout import Course, Layout
+from engine.loop.meter import Meter, Totals
+from engine.loop.steps import Steps
 from engine.parallel.replay import ReplayBuffer
-from engine.parallel.stage import Course, Item, Stage, balance, joined, part_of
+from engine.parallel.stage import Stage, balance, joined
 
-QUEUE_LENGTH = 2  # batches between two stages; more would cost memory and win nothing once both are busy
-_POLL_S = 0.2  # how soon a waiting stage learns that another one failed
+QUEUE_LENGTH = 2  # batches between two stages; more would cost memory and not be faster
+_POLL_S = 0.2  # how soon a waiting stage notices that another one failed
 
 
 class Link(Protocol):
     """What lies between two stages: `queue.Queue`, or a `ReplayBuffer` that reuses and drops."""
 
     def put(self, item: Item | None, block: bool = True, timeout: float | None = None) -> None:
-        """Hand over, None for the end; queue.Full where there is no room for so long."""
+        """Add an item, None for the end; raises queue.Full after ``timeout`` seconds without room."""
 
     def get(self, block: bool = True, timeout: float | None = None) -> Item | None:
-        """Take; queue.Empty where there is nothing for so long."""
+        """Remove and return an item; raises queue.Empty after ``timeout`` seconds without one."""
 
 
 class _Stopped(Exception):
-    """Another stage failed; its error is the one that counts."""
+    """Another stage failed; its error is the one to report."""
 
 
-class Threads:
-    """A `Layout` in one process.
+class Threads(Layout):
+    """A thread for each stage.
 
     Args:
         stages: in order, covering all blocks that train.
+        steps: of the run.
         async_buffer: batches that a link keeps, with reuse and drop; 0 for lossless queues.
     """
 
-    def __init__(self, stages: Sequence[Stage], async_buffer: int = 0) -> None:
-        self.stages = stages
+    def __init__(self, stages: Sequence[Stage], steps: Steps, async_buffer: int = 0) -> None:
+        self._stages, self._steps = stages, steps
+        self._workers = [Worker(stage, steps) for stage in stages]
         self._replay = [ReplayBuffer[Item](async_buffer) for _ in stages] if async_buffer else []
         self._inbox = self._links()
         threads = max(1, torch.get_num_threads() // len(stages))
@@ -54,15 +59,18 @@ class Threads:
         self._failed = threading.Event()
 
     def run(self, course: Course) -> Totals:
-        """As `Layout.run`; ``batch`` is called in the first stage's thread, ``advance`` in the last one's."""
+        """As `Layout.run`; ``is_stopped`` is called in the first stage's thread, ``advance`` in the last one's.
+
+        Raises:
+            Exception: the first that a stage raised; the others stop.
+        """
         self._failed.clear()
         self._inbox = self._links()
 
         def first(step: int) -> Item | None:
-            return None if course.is_stopped() else self.stages[0].first_item(step, course.batch(step))
+            return None if course.is_stopped() else self._workers[0].item(step, self._steps.batch(step))
 
-        places = range(len(self.stages))
-        jobs = [self._pool.submit(self._work, place, course, first) for place in places]
+        jobs = [self._pool.submit(self._work, place, course, first) for place in range(len(self._stages))]
         errors = [error for job in jobs if (error := job.exception()) is not None]
         for error in errors:
             if not isinstance(error, _Stopped):
@@ -70,35 +78,33 @@ class Threads:
         return joined([job.result() for job in jobs])
 
     def _links(self) -> Sequence[Link]:
-        """By stage what its input comes from; what a replay buffer holds stays from one range of steps to the next."""
-        return self._replay or [queue.Queue[Item | None](QUEUE_LENGTH) for _ in self.stages]
+        """The input of each stage; replay buffers keep their contents from one call of `run` to the next."""
+        return self._replay or [queue.Queue[Item | None](QUEUE_LENGTH) for _ in self._stages]
 
     @property
     def balance(self) -> float:
         """As `Layout.balance`."""
-        return balance([stage.busy_s for stage in self.stages])
+        return balance([worker.busy_s for worker in self._workers])
 
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown()
 
     def _work(self, place: int, course: Course, first: Callable[[int], Item | None]) -> Totals:
-        """One stage, for all steps."""
-        stage, is_last = self.stages[place], place + 1 == len(self.stages)
-        meter, count = Meter(part_of(course.before, stage.blocks, is_last=is_last)), 0
+        """Train one stage on all steps."""
+        worker, meter, count = self._workers[place], Meter(self._stages[place].part_of(course.before)), 0
         try:
             for step in course.steps:
                 item = first(step) if place == 0 else self._get(self._inbox[place])
                 if item is None:
                     break
-                h_BCHW, output = stage.train(item._replace(step=step))
-                meter.add(output, item.batch.y_B)
+                h_BCHW = worker.take(item._replace(step=step), meter)
                 count += 1
-                if is_last:
+                if h_BCHW is None:
                     course.advance(step)
                 else:
                     self._put(self._inbox[place + 1], Item(step, item.batch, h_BCHW))
-            if not is_last and count < len(course.steps):
+            if place + 1 < len(self._stages) and count < len(course.steps):
                 self._put(self._inbox[place + 1], None)
             return meter.read()
         except BaseException:

@@ -1,4 +1,4 @@
-"""Outputs of blocks on their way from one process to the next: in order, without loss, and while both go on working."""
+"""Send block outputs from one process to the next: in order, without loss, asynchronously."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from torch import Tensor
 
 from engine.parallel.ranks import lost_connections_told
 
-DEPTH = 2  # messages under way before a sender waits: as the bounded queue between threads
+DEPTH = 2  # messages in flight before a sender blocks, as in the bounded queue between threads
 _END = -1
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _MAX_DIMS = 4
 _HEADER = 3 + 2 * _MAX_DIMS  # step, type, dimensions, sizes, strides
 
-# A message is a header in the default group, which is gloo's, so that reading it never waits for a GPU, and the numbers
-# themselves in the type and the order in memory that the block left them in: the next block's kernels then see what
-# they would see in one process.
+# A message is a header, in the default group, which is gloo's, so that reading it never waits for a GPU, and the tensor
+# in its own type and memory format: the next block's kernels then get what they would get in a single process.
 
 
 class Sender:
-    """The upper end of a link; it waits only while `DEPTH` messages are under way."""
+    """The sending end of a link; it blocks only while `DEPTH` messages are in flight."""
 
     def __init__(self, peer: int, data: dist.ProcessGroup, *, via_host: bool = False) -> None:
         self._peer, self._data, self._via_host = peer, data, via_host
@@ -33,14 +32,14 @@ class Sender:
         """Send the output of a step.
 
         Raises:
-            PeerGone: nobody receives any more.
+            PeerGone: the receiving process ended.
         """
         if self._via_host:
             h_BCHW = h_BCHW.cpu()
         self._send(step, h_BCHW if is_dense(h_BCHW) else h_BCHW.contiguous())
 
     def end(self) -> None:
-        """Tell that no more comes; the receiver may already wait for numbers, so it gets some."""
+        """Send the end of the stream, with a tensor, for which the receiver may already wait."""
         if self._last is None:
             with lost_connections_told():
                 dist.send(_header(_END, torch.zeros(0)), self._peer)
@@ -76,9 +75,9 @@ class Sender:
 
 
 class Receiver:
-    """The lower end of a link: the next message travels while the last one is worked on.
+    """The receiving end of a link: the next message is received while the last one is processed.
 
-    Once the first has come, the numbers of the next are awaited together with its header, in a ring of buffers.
+    After the first message, header and tensor are received together, the tensor into a ring of buffers.
     """
 
     def __init__(self, peer: int, data: dist.ProcessGroup, device: torch.device, *, via_host: bool = False) -> None:
@@ -90,14 +89,14 @@ class Receiver:
         self._works: list[dist.Work] = []
 
     def get(self, step: int, *, more: bool) -> Tensor | None:
-        """The input of ``step``, valid until `DEPTH` more have been got, or None at an early end.
+        """The input of ``step``, valid for `DEPTH` further calls, or None at an early end.
 
         Args:
             step: which is expected.
             more: whether another one will be asked for.
 
         Raises:
-            PeerGone: nobody sends any more.
+            PeerGone: the sending process ended.
         """
         if not self._works:
             self._post()
@@ -121,7 +120,7 @@ class Receiver:
         return values.to(self._device)
 
     def _post(self) -> None:
-        """Let the next message come in."""
+        """Start to receive the next message."""
         with lost_connections_told():
             self._works = [_under_way(dist.irecv(self._header_H, self._peer))]
             if self._layout:
@@ -142,13 +141,13 @@ def _under_way(work: dist.Work | None) -> dist.Work:
 
 
 def is_dense(values: Tensor) -> bool:
-    """Whether its numbers fill one piece of memory, in whatever order."""
+    """Whether its elements fill one contiguous piece of memory, in any order."""
     order = sorted(range(values.dim()), key=lambda axis: (values.stride(axis), values.shape[axis]))
     return values.permute(order[::-1]).is_contiguous()
 
 
 def flat(values: Tensor) -> Tensor:
-    """A dense tensor's numbers in the order of memory; a view."""
+    """A dense tensor's elements in memory order, as a view."""
     return values.as_strided((values.numel(),), (1,))
 
 

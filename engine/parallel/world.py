@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, TypeVar
 from utils import UsageError
 
 if TYPE_CHECKING:
-    from engine.signals import StopRequest
+    import torch
+
+    from engine.run.signals import StopRequest
     from schemas import RunArgs
 
 Value = TypeVar("Value")
-LAUNCHED = "BEYOND_BACKPROP_LAUNCHED"  # set for the processes that a command starts by itself; it then speaks for them
+LAUNCHED = "BEYOND_BACKPROP_LAUNCHED"  # set for processes that the command itself started; it reports their errors
 
 
 class Alone:
-    """One process that does everything: what `Ranks` is with nobody to agree with."""
+    """A single process, with the interface of `Ranks`."""
 
     is_leader, stage, replica = True, 0, 0
 
@@ -28,12 +30,15 @@ class Alone:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Do what may fail in one process only; what fails in one then fails in all."""
+        """Run code that may fail in one process only; an error in one is then raised in all."""
         yield
 
     def device_name(self, args: RunArgs) -> str:
         """``--device`` for this process."""
         return args.device
+
+    def average(self, optimizer: torch.optim.Optimizer) -> None:
+        """Replace the gradients by their mean over the replicas."""
 
     def agree_to_stop(self, stop: StopRequest) -> None:
         """Let a signal that one process got count for all of them."""
@@ -45,7 +50,7 @@ def num_ranks(args: RunArgs) -> int:
 
 
 def is_leader() -> bool:
-    """Whether this process is the one that talks to the user and writes the run folder."""
+    """Whether this process is the one that writes to the terminal and to the run folder."""
     return os.environ.get("RANK", "0") == "0"
 
 

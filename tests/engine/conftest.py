@@ -11,8 +11,8 @@ import torch
 from loguru import logger
 
 import main
-from engine import checkpoint
-from engine.run_folder import RunFolder
+from engine.run import checkpoint
+from engine.run.folder import RunFolder
 
 SMALL = [
     "--dataset",

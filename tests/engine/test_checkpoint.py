@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import checkpoint
+from engine.run import checkpoint
 from utils import UserError
 
 STATE = {"method": {"weight": torch.arange(100_000.0)}, "step": 3}

@@ -1,6 +1,6 @@
-"""Steps that were recorded once and are repeated without the host give the bits of the module's own loop.
+"""Steps that were recorded once and are repeated without the host give the bits of eager steps.
 
-On a CPU `engine.tape` records in place of a CUDA graph: the same program and the same chunks.
+On a CPU `engine.loop.tape` records in place of a CUDA graph: the same program and the same chunks.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ import torch
 
 from datamodules.base import DataSpec, ImageSet
 from datamodules.feed import Feed
-from engine.graph import StepGraph, Uncapturable, choose_recorder, obstacle
-from engine.meter import Totals
-from engine.module import TrainingModule
-from engine.optimizers import build_optimizer
-from engine.recorders import no_waiting
-from engine.static_step import StaticStep
-from engine.tape import Tape
+from engine.layouts import build_layout, choose_recorder, obstacle
+from engine.loop.eager import Eager, Worker
+from engine.loop.layout import Course, Layout
+from engine.loop.meter import Meter, Totals
+from engine.loop.optimizer import build_optimizer
+from engine.loop.part import Rules, WholeNetwork
+from engine.loop.program import Program
+from engine.loop.recorded import Recorded, Recording, Uncapturable
+from engine.loop.recorders import Recorder, no_waiting
+from engine.loop.steps import Steps
+from engine.loop.tape import Tape
 from methods._base import Method
 from methods.bp import BackPropagation
 from schemas import Args, build_args
@@ -50,7 +54,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def use() -> None:
         monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, device: (Tape(), ""))
-        monkeypatch.setattr(TrainingModule, "_take_step", lambda self, step: pytest.fail("an eager step"))
+        monkeypatch.setattr(Worker, "take", lambda self, item, meter: pytest.fail("an eager step"))
 
     return use
 
@@ -118,7 +122,7 @@ def test_recording_leaves_no_trace(same, optimizer_type: str, loaded: bool) -> N
         optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     before, generator = everything(method, optimizer), torch.get_rng_state()
     places = {name: value.data_ptr() for name, value in method.state_dict().items()}
-    StepGraph(StaticStep(args, method, feed, optimizer), Tape(), step=11)
+    record(args, method, feed, optimizer, Tape(), step=11)
     now = everything(method, optimizer)
     same(before["method"], now["method"])
     same(before["optimizer"]["param_groups"], now["optimizer"]["param_groups"])
@@ -139,13 +143,15 @@ def test_every_method_can_be_recorded(same, case: str) -> None:
     one, other = make_method(case).float(), make_method(case).float()
     feed = make_feed(two_views=one.two_views)
     optimizers = [build_optimizer(args.optim, method) for method in (one, other)]
-    graph, totals = StepGraph(StaticStep(args, one, feed, optimizers[0]), Tape(), step=0), Totals()
-    module = eager(args, other, feed, optimizers[1])
+    recorded, eager = (
+        build_layout(args, method, feed, optimizer, recorder=recorder)
+        for method, optimizer, recorder in zip((one, other), optimizers, (Tape(), None), strict=True)
+    )
+    assert isinstance(recorded, Recorded) and isinstance(eager, Eager)
+    totals, expected = Totals(), Totals()
     for chunk in steps:
-        totals = graph.run(chunk, totals, lambda step: None, lambda: False)
-        for step in chunk:
-            module._take_step(step)
-    assert totals == module.interval.read()
+        totals, expected = recorded.run(Course(chunk, totals)), eager.run(Course(chunk, expected))
+    assert totals == expected
     same(one.state_dict(), other.state_dict())
 
 
@@ -153,15 +159,15 @@ def test_every_method_can_be_recorded(same, case: str) -> None:
 def test_a_method_that_draws_is_not_recorded(case: str) -> None:
     args, method = small_args(), make_method(case).float()
     with pytest.raises(Uncapturable, match="its method draws random numbers in a step"):
-        StepGraph(StaticStep(args, method, make_feed(), build_optimizer(args.optim, method)), Tape(), step=0)
+        record(args, method, make_feed(), build_optimizer(args.optim, method), Tape())
 
 
-def eager(args: Args, method: Method, feed: Feed, optimizer: torch.optim.Optimizer) -> TrainingModule:
-    """The module's own loop, with nothing around it."""
-    module = TrainingModule(args, method, {"train": feed}, None, None, None)
-    module.optimizer = optimizer
-    module._advance = lambda step: None
-    return module
+def record(
+    args: Args, method: Method, feed: Feed, optimizer: torch.optim.Optimizer, recorder: Recorder, step: int = 0
+) -> Recorded:
+    """Without the way back to eager steps that `build_layout` has."""
+    part = WholeNetwork(method, optimizer, Rules(args.run.precision, args.optim.gradient_clip))
+    return Recorded(Recording(Program(part, Steps(args, method, feed)), recorder, step))
 
 
 def test_a_replay_runs_none_of_the_steps_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,9 +181,9 @@ def test_a_replay_runs_none_of_the_steps_code(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(BackPropagation, "fill_grads", counting)
     args, feed = small_args(), make_feed()
-    graph = StepGraph(StaticStep(args, method, feed, build_optimizer(args.optim, method)), Tape(), step=0)
+    layout: Layout = record(args, method, feed, build_optimizer(args.optim, method), Tape())
     recorded = len(seen)
-    graph.run(range(4), Totals(), lambda step: None, lambda: False)
+    layout.run(Course(range(4)))
     assert len(seen) == recorded
 
 
@@ -262,13 +268,17 @@ def test_no_path_waits_for_a_gpu_inside_a_chunk(case: str) -> None:
     feed = make_feed("cuda:0", two_views=method.two_views)
     optimizer = build_optimizer(args.optim, method)
     recorder, _ = choose_recorder(args, device)
-    graph = StepGraph(StaticStep(args, method, feed, optimizer), recorder, step=0)
-    module = eager(args, method, feed, optimizer)
-    module._take_step(0)
+    recorded = record(args, method, feed, optimizer, recorder)
+    worker, meter = Worker(WholeNetwork(method, optimizer, Rules()), Steps(args, method, feed)), Meter()
+
+    def take(step: int) -> None:
+        worker.take(worker.item(step, worker.steps.batch(step)), meter)
+
+    take(0)
     with no_waiting():  # across the end of an epoch
         for step in (4, 5, 6, 7):
-            module._take_step(step)
-            graph.launch(range(step, step + 1), Totals(), lambda step: None, lambda: False)
+            take(step)
+            recorded.launch(Course(range(step, step + 1)))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -283,5 +293,5 @@ def test_a_method_that_waits_for_a_gpu_is_found_before_the_capture(monkeypatch: 
     method = make_method("bp").float().to(device)
     recorder, _ = choose_recorder(args, device)
     with pytest.raises(Uncapturable, match="synchronizing"):
-        StepGraph(StaticStep(args, method, make_feed("cuda:0"), build_optimizer(args.optim, method)), recorder, step=0)
+        record(args, method, make_feed("cuda:0"), build_optimizer(args.optim, method), recorder)
     torch.cuda.empty_cache()  # which torch 2.11 refuses after a capture that failed

@@ -40,7 +40,7 @@ def test_what_is_measured_is_in_the_record_the_plots_and_the_page(run) -> None:
     page = (run.last / "report.html").read_text()
     for words in (
         "cosine of the angle",
-        "Linear classifiers fitted",
+        "linear classifiers fitted",
         "linear CKA",
         "Kernels of the first convolution",
         "every class for",
@@ -63,7 +63,7 @@ def test_labels_and_guesses_are_counted_over_the_whole_test_split(run) -> None:
 
 
 def test_a_resumed_run_may_look_where_the_first_part_did_not(run) -> None:
-    from engine.run_folder import RunFolder
+    from engine.run.folder import RunFolder
 
     assert run("--dgl") == 0
     RunFolder(run.last).update_summary(status="interrupted")

@@ -9,8 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from engine import optimizers
-from engine.optimizers import MemoryOrder
+from engine.layouts import build_layout
+from engine.loop import optimizer as optimizers
+from engine.loop.eager import Eager
+from engine.loop.layout import Course
+from engine.loop.optimizer import MemoryOrder
+from engine.loop.recorded import Recorded
+from engine.loop.tape import Tape
+from schemas import build_args
+from tests.conftest import make_method
+from tests.engine.test_graph import make_feed
 
 KINDS: list[Callable[..., torch.optim.Optimizer]] = [
     lambda p: torch.optim.SGD(p, 0.1, weight_decay=0.01, fused=True),
@@ -72,3 +80,127 @@ def test_a_gradient_in_another_order_than_its_weight_is_still_its_gradient() -> 
                 optimizer.step()
         results.append(weight.detach())
     assert torch.equal(*results)
+
+
+OPTIM = {
+    "SGD": {"optimizer_type": "SGD", "momentum": 0.9, "weight_decay": 0.01},
+    "Adam": {"optimizer_type": "Adam", "weight_decay": 0.01},
+}
+SCALES = {"block_00": 1.0, "block_00/critic": 0.3, "block_01": 1.0, "block_01/critic": 4.0}
+
+
+class Scaled(nn.Module):
+    """Stands for a method whose blocks have a second parameter group each, with a learning rate of its own."""
+
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weights = nn.ParameterList(nn.Parameter(torch.randn(5, dtype=dtype)) for _ in SCALES)
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        named = zip(SCALES.items(), self.weights, strict=True)
+        return [{"name": n, "params": [w]} | ({} if s == 1 else {"rate_scale": s}) for (n, s), w in named]
+
+    def fill_grads(self) -> None:
+        sum((weight**4).sum() * (index + 1) for index, weight in enumerate(self.weights)).backward()
+
+
+def build(name: str, method: Scaled) -> torch.optim.Optimizer:
+    return optimizers.build_optimizer(build_args(OPTIM[name]).optim, method)
+
+
+@pytest.mark.parametrize("name", OPTIM)
+@pytest.mark.parametrize("rate", [0.01, 1e-4 / 3])
+def test_a_scaled_group_moves_as_one_with_the_scaled_rate(name: str, rate: float) -> None:
+    one, other = Scaled(), Scaled()
+    optimizer = build(name, one)
+    apart = [build(name, other) for _ in SCALES]
+    for index, each in enumerate(apart):
+        each.param_groups = [each.param_groups[index] | {"rate_scale": 1.0}]
+    for _ in range(3):
+        one.fill_grads()
+        optimizers.update(optimizer, rate, 0.0)
+        other.fill_grads()
+        for each, scale in zip(apart, SCALES.values(), strict=True):
+            optimizers.update(each, rate * scale, 0.0)
+    assert all(torch.equal(a, b) for a, b in zip(one.weights, other.weights, strict=True))
+    assert not torch.equal(one.weights[0], Scaled().weights[0])
+
+
+def test_an_unscaled_group_gets_the_very_rate() -> None:
+    optimizer, rate = build("SGD", Scaled()), torch.tensor(0.1)
+    optimizers.set_rate(optimizer, rate)
+    assert [group["lr"] is rate for group in optimizer.param_groups] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rate", [0.1, 1e-4 / 3, 0.0123])
+def test_a_number_and_a_tensor_give_one_scaled_rate(dtype: torch.dtype, rate: float, monkeypatch) -> None:
+    monkeypatch.setattr(optimizers, "rate_dtype", lambda device: dtype)  # as on a GPU
+    optimizer, rate_1 = build("SGD", Scaled()), torch.tensor([rate], dtype=dtype)
+    optimizers.set_rate(optimizer, rate_1.item())
+    numbers = [group["lr"] for group in optimizer.param_groups]
+    assert all(isinstance(number, float) for number in numbers)
+    optimizers.set_rate(optimizer, rate_1[0])
+    assert [group["lr"].item() for group in optimizer.param_groups] == numbers
+
+
+def test_a_blocks_groups_are_clipped_by_their_joint_norm() -> None:
+    method = Scaled()
+    optimizer, bound = build("SGD", method), 0.1
+    method.fill_grads()
+    expected = []
+    for first in (0, 2):
+        pair = [weight.grad.clone() for weight in method.weights[first : first + 2]]
+        norm = torch.stack([grad.norm() for grad in pair]).norm()
+        assert norm > bound
+        expected += [grad * (bound / (norm + 1e-6)) for grad in pair]
+    optimizer.param_groups.insert(1, optimizer.param_groups.pop(3))  # in whatever order they stand
+    found: list[torch.Tensor] = []
+    optimizer.step = lambda: found.extend(weight.grad.clone() for weight in method.weights)
+    optimizers.update(optimizer, 0.1, bound)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
+
+
+def test_a_stage_steps_every_group_of_its_blocks() -> None:
+    view = optimizers.optimizer_of(build("SGD", Scaled()), range(1, 2))
+    assert [group["name"] for group in view.param_groups] == ["block_01", "block_01/critic"]
+
+
+@pytest.mark.parametrize("name", OPTIM)
+def test_state_that_knows_no_scales_keeps_those_of_the_method(name: str) -> None:
+    method = Scaled()
+    optimizer = build(name, method)
+    method.fill_grads()
+    optimizers.update(optimizer, 0.01, 0.0)
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        group.pop("rate_scale", None)
+    optimizer = build(name, method)
+    optimizers.load_state(optimizer, state)
+    assert [group.get("rate_scale", 1.0) for group in optimizer.param_groups] == list(SCALES.values())
+    assert optimizer.state[method.weights[1]]
+
+
+@pytest.mark.parametrize("name", OPTIM)
+def test_recorded_steps_have_the_scaled_rates_of_eager_ones(name: str) -> None:
+    """A method with its blocks' parameters in two groups each, over changing rates, clipped."""
+    args = build_args(
+        OPTIM[name] | {"lr_schedule": "one_cycle", "epochs": 2, "gradient_clip": 0.5, "precision": "fp32"}
+    )
+    methods, layouts = [], []
+    for recorder in (None, Tape()):
+        method = make_method("dgl").float()
+        plain = method.param_groups()
+        groups = [{"name": f"{g['name']}{suffix}", "params": part} | extra for g in plain for suffix, part, extra in
+                  (("", g["params"][:1], {}), ("/rest", g["params"][1:], {"rate_scale": 0.3}))]  # fmt: skip
+        method.param_groups = lambda groups=groups: groups
+        optimizer = optimizers.build_optimizer(args.optim, method)
+        layouts.append(build_layout(args, method, make_feed(), optimizer, recorder=recorder))
+        methods.append(method)
+    assert [type(layout) for layout in layouts] == [Eager, Recorded]
+    for layout in layouts:
+        layout.run(Course(range(4)))
+    for (key, a), b in zip(methods[0].state_dict().items(), methods[1].state_dict().values(), strict=True):
+        assert torch.equal(a, b), key

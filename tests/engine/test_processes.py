@@ -89,8 +89,8 @@ def averaged_by_hand(words: list[str], run) -> dict[str, torch.Tensor]:
     """One epoch of two copies on the halves of every batch, in this process; the state of the first copy."""
     import cli
     from consts import TRAIN
-    from engine.optimizers import build_optimizer, update
-    from engine.schedule import learning_rate
+    from engine.loop.optimizer import build_optimizer, update
+    from engine.loop.schedule import learning_rate
     from engine.start import assemble
     from engine.trainer import make_feeds
 
@@ -172,7 +172,7 @@ def test_a_loss_that_is_not_finite_ends_all_with_one_line(run, grid) -> None:
     [
         (["--dgl", *PROCESSES, "--num_stages", "3"], 2, 2, "2 processes were started, but 3 stages of 1 replicas"),
         (["--dgl"], 2, 2, "2 processes were started, but --layer_parallel is off"),
-        (["--bp", *PROCESSES], 2, 2, "do not learn on their own"),
+        (["--bp", *PROCESSES], 2, 2, "needs a rule whose blocks learn on their own"),
         (["--dgl", *PROCESSES, "--stages", "0,2"], 2, 2, "must name the trainable blocks 0 to 2"),
         (["--dgl", *PROCESSES, "--device", "cuda:7"], 2, 2, "--device cuda:7: this machine has"),
         (["--dgl", *PROCESSES, "--dataset", "cifar10", "--data_dir", "nowhere"], 2, 1, "not found"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import queue
+import time
 
 import pytest
 
 from engine.parallel.replay import ReplayBuffer
+from engine.parallel.stage import Stage
 from tests.engine.test_run import without_times
 
 ASYNC = ["--dgl", "--layer_parallel", "threads", "--num_stages", "3", "--async_buffer"]
@@ -48,8 +50,20 @@ def test_it_waits_for_the_first_value_only_and_the_end_comes_once() -> None:
     assert (buffer.get(), buffer.get()) == (None, 1)
 
 
-def test_every_stage_takes_all_its_steps_and_the_run_says_so(run) -> None:
-    assert run(*ASYNC, "2", "--stage_delay", "0", "0", "0.02") == 0
+def slow_block(index: int, delay_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Delay every step of the stage that has block ``index``."""
+    learn = Stage.learn
+
+    def learn_slowly(self: Stage, *inputs):
+        time.sleep(delay_s if index in self.blocks else 0)
+        return learn(self, *inputs)
+
+    monkeypatch.setattr(Stage, "learn", learn_slowly)
+
+
+def test_every_stage_takes_all_its_steps_and_the_run_says_so(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow_block(2, 0.02, monkeypatch)
+    assert run(*ASYNC, "2") == 0
     assert run.summary()["status"] == "done"
     assert run.state()["step"] == 15
     steps = [record for record in run.records() if record["kind"] == "epoch"]
@@ -57,11 +71,12 @@ def test_every_stage_takes_all_its_steps_and_the_run_says_so(run) -> None:
     assert all(f"train/block_0{index}/loss" in steps[-1] for index in range(3))
 
 
-def test_a_slow_stage_only_slows(run, same) -> None:
+def test_a_slow_stage_only_slows(run, same, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["--dgl", "--dropout_prob", "0.3", "--layer_parallel", "threads", "--num_stages", "3"]
     assert run(*words) == 0
     whole, records = run.state(), without_times(run.records())
-    assert run(*words, "--stage_delay", "0,0.03,0") == 0
+    slow_block(1, 0.03, monkeypatch)
+    assert run(*words) == 0
     same(whole, run.state())
     assert without_times(run.records()) == records
 
@@ -71,8 +86,6 @@ def test_a_slow_stage_only_slows(run, same) -> None:
     [
         (["--dgl", "--async_buffer", "2"], "--async_buffer has no effect: it needs --layer_parallel threads"),
         (["--dgl", "--layer_parallel", "processes", "--async_buffer", "2"], "--async_buffer has no effect"),
-        (["--dgl", "--layer_parallel", "threads", "--stage_delay", "1"], "there are 2 stages, so it needs 2 numbers"),
-        (["--dgl", "--layer_parallel", "threads", "--stage_delay=-1,0"], "none of them negative"),
         (["--dgl", "--layer_parallel", "threads", "--num_replicas", "2"], "it needs --layer_parallel processes"),
         (["--dgl", "--layer_parallel", "processes", "--num_replicas", "3"], "--batch_size is 32"),
         (["--dgl", "--layer_parallel", "threads", "--stages", "0,1-2", "--num_stages", "2"], "it needs no --stages"),

@@ -12,21 +12,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.module import TrainingModule
+from engine.loop.eager import Item, Worker
+from engine.loop.meter import Meter
 from tests.engine.conftest import SMALL
 from tests.engine.test_run import without_times
 
 
 def stop_after(step: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send this process a signal right after the optimiser's step ``step`` (from 0)."""
-    take = TrainingModule._take_step
+    take = Worker.take
 
-    def take_and_stop(self: TrainingModule, index: int) -> None:
-        take(self, index)
-        if index == step:
+    def take_and_stop(self: Worker, item: Item, meter: Meter) -> None:
+        take(self, item, meter)
+        if item.step == step:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(TrainingModule, "_take_step", take_and_stop)
+    monkeypatch.setattr(Worker, "take", take_and_stop)
 
 
 def test_ctrl_c_has_its_own_exit_code_and_auto_finds_the_run(

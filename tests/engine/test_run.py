@@ -139,7 +139,7 @@ def test_wandb_has_the_reconstructions(run) -> None:
 
 
 def test_wandb_that_breaks_does_not_stop_the_run(run, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    from engine.wandb_log import WandbLog
+    from engine.run.wandb_log import WandbLog
 
     start = WandbLog._start
 

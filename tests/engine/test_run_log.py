@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine import run_log
-from engine.run_folder import RunFolder
+from engine.run import log as run_log
+from engine.run.folder import RunFolder
 
 
 @pytest.mark.parametrize(("epoch_s", "draw_s"), [(0.2, 0.7), (3.0, 2.0), (70.0, 1.0), (1.0, 9.0)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.schedule import factor, learning_rate
+from engine.loop.schedule import factor, learning_rate
 from schemas import OptimArgs
 
 STEPS = 40

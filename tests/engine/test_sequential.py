@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import main
-from engine.schedule import factor
+from engine.loop.schedule import factor
 from schemas import OptimArgs
 from tests.engine.test_run import without_times
 from tests.engine.test_threads import after

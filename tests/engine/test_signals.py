@@ -25,7 +25,7 @@ raise RuntimeError("half imported")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_during_an_import_ends_the_process_with_one_line(number: int, code: int, tmp_path: Path) -> None:
     (tmp_path / "swallows.py").write_text(MODULE.format(number=int(number)))
-    script = "from engine.signals import signals_end_it\nwith signals_end_it('stopped'):\n    import swallows"
+    script = "from engine.run.signals import signals_end_it\nwith signals_end_it('stopped'):\n    import swallows"
     command = [sys.executable, "-c", f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(tmp_path)!r}]\n{script}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "stopped\n")
@@ -35,7 +35,7 @@ def test_a_signal_during_an_import_ends_the_process_with_one_line(number: int, c
 def test_a_signal_elsewhere_lets_what_is_open_be_closed(number: int, code: int) -> None:
     script = f"""
 import os, sys
-from engine.signals import signals_end_it
+from engine.run.signals import signals_end_it
 try:
     with signals_end_it("stopped"):
         try:

@@ -7,7 +7,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from engine.wandb_log import WandbLog
+from engine.run.wandb_log import WandbLog
 
 
 def run_ids(folder: Path) -> list[str]:

@@ -7,9 +7,9 @@ import random
 import pytest
 import torch
 
-from engine.module import TrainingModule
-from engine.parallel.wavefront import Wavefront
-from engine.tape import Tape
+from engine.loop.eager import Worker
+from engine.loop.tape import Tape
+from engine.parallel.streams import Streams
 from tests.engine.test_run import without_times
 from tests.engine.test_threads import METHODS, WAYS, after
 
@@ -19,14 +19,14 @@ STREAMS = ["--layer_parallel", "streams"]
 @pytest.fixture
 def streams(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stages are recorded also on a CPU, and those of a tick run in an order drawn anew for each."""
-    tick, source = Wavefront._tick, random.Random(0)
+    tick, source = Streams._tick, random.Random(0)
 
-    def shuffled(self: Wavefront, places: list[int]) -> None:
+    def shuffled(self: Streams, places: list[int]) -> None:
         tick(self, source.sample(places, len(places)))
 
     monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, device: (Tape(), ""))
-    monkeypatch.setattr(Wavefront, "_tick", shuffled)
-    monkeypatch.setattr(TrainingModule, "_take_step", lambda self, step: pytest.fail("an eager step"))
+    monkeypatch.setattr(Streams, "_tick", shuffled)
+    monkeypatch.setattr(Worker, "take", lambda self, item, meter: pytest.fail("an eager step"))
 
 
 RECORDABLE = [way for way in WAYS if way[0] not in ("inpaint", "cpc")]  # those two draw random numbers in a step
@@ -66,7 +66,7 @@ def test_a_signal_lets_batches_on_their_way_through_and_any_layout_goes_on(run, 
     [
         (["--dgl", *STREAMS], "--layer_parallel streams runs CUDA graphs side by side: CUDA graphs need a GPU"),
         (["--dgl", *STREAMS, "--cuda_graph", "off"], "side by side: --cuda_graph off"),
-        (["--dgl", *STREAMS, "--stage_delay", "0,1"], "--stage_delay has no effect: it needs --layer_parallel threads"),
+        (["--dgl", *STREAMS, "--async_buffer", "2"], "--async_buffer has no effect: it needs --layer_parallel threads"),
     ],
 )
 def test_what_cannot_be_is_one_line(run, capsys, words: list[str], message: str) -> None:

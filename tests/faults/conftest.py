@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import checkpoint
-from engine.run_folder import RunFolder
+from engine.run import checkpoint
+from engine.run.folder import RunFolder
 from tests.engine.conftest import same as same  # the fixture, under its own name
 from tests.faults import process
 

@@ -16,8 +16,8 @@ import torch
 
 import reports
 from datamodules import cache
-from engine import checkpoint, wandb_log
 from engine.module import TrainingModule
+from engine.run import checkpoint, wandb_log
 
 
 def after_step(step: int, act: Callable[[TrainingModule], Any]) -> None:

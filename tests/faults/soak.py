@@ -22,8 +22,8 @@ import torch
 
 import methods
 from consts import DONE
-from engine import checkpoint
-from engine.run_folder import RunFolder
+from engine.run import checkpoint
+from engine.run.folder import RunFolder
 from tests.engine.test_run import without_times
 
 ROOT = Path(__file__).parent.parent.parent

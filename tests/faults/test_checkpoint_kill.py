@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import checkpoint
+from engine.run import checkpoint
 from tests.faults.process import CONTEXT, SMALL, finish
 
 NUM_FLOATS = 500_000  # 2 MB, so that a kill often meets a write

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.lines import Lines
+from engine.run.lines import Lines
 from tests.faults import inject
 from tests.faults.conftest import last_state, only_run, status
 from tests.faults.disks import read_only, small_disk

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.finite import FiniteCheck
-from engine.meter import Totals
+from engine.loop.finite import FiniteCheck
+from engine.loop.meter import Totals
 from tests.faults import inject
 from tests.faults.conftest import last_state, only_run, status
 from tests.faults.process import SMALL, finish

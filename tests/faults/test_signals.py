@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import checkpoint
-from engine.run_folder import RunFolder
+from engine.run import checkpoint
+from engine.run.folder import RunFolder
 from tests.faults import inject
 from tests.faults.conftest import last_state, only_run, status
 from tests.faults.process import ROOT, SMALL, finish, start

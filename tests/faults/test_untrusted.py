@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import cli
-from engine import checkpoint
-from engine.run_folder import RunFolder
+from engine.run import checkpoint
+from engine.run.folder import RunFolder
 from tests.datamodules.conftest import pixels, write
 from tests.faults import inject
 from tests.faults.conftest import last_state, only_run
@@ -143,7 +143,7 @@ def test_a_checkpoint_that_lacks_something_is_one_line(lost: str, tmp_path: Path
 
 
 def test_the_environment_file_has_no_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine.provenance import environment as describe
+    from engine.run.provenance import environment as describe
 
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)

@@ -20,8 +20,9 @@ from cli.messages import choices, is_boolean
 from consts import NETWORKS, SUPER_CLASSES, Architecture
 from datamodules.base import DataSpec, ImageSet
 from datamodules.feed import Feed
-from engine.optimizers import build_optimizer
-from engine.stepper import Stepper
+from engine.layouts import build_layout
+from engine.loop.layout import Course
+from engine.loop.optimizer import build_optimizer
 from model import build_backbone
 from schemas import Args, method_sections, settings_of
 from sections.fields import extra, fields_of
@@ -86,7 +87,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train(words: tuple[str, ...]) -> list[torch.Tensor]:
-    """All that `STEPS` leave: parameters, buffers, losses and metrics."""
+    """All that `STEPS` leave: parameters, buffers, losses and accuracies."""
     args = parse(words)
     torch.manual_seed(args.optim.seed)
     method = methods.load(args.method.method)(
@@ -100,12 +101,13 @@ def train(words: tuple[str, ...]) -> list[torch.Tensor]:
         images, SPEC, args.optim.batch_size, torch.device("cpu"), augment=args.data, seed=args.optim.seed,
         two_views=method.two_views,
     )  # fmt: skip
-    optimizer, stepper, found = build_optimizer(args.optim, method), Stepper(args, method, feed), []
+    optimizer, count = build_optimizer(args.optim, method), feed.num_steps * args.optim.epochs
+    found: dict[str, float] = {}
     for step in STEPS:
-        method.enter_phase(step * method.phases.count // stepper.count)
-        output, _ = stepper.take(optimizer, step)
-        found += [loss for loss in output.losses if loss is not None] + list(output.metrics.values())
-    return [*method.state_dict().values(), *found]
+        method.enter_phase(step * method.phases.count // count)
+        totals = build_layout(args, method, feed, optimizer, step=step).run(Course([step]))
+        found |= {f"{step} {name}": value for name, value in totals.sums.items()}
+    return [*method.state_dict().values(), torch.tensor([*found.values()])]
 
 
 def parse(words: tuple[str, ...]) -> Args:

@@ -90,7 +90,7 @@ def test_a_trial_of_another_machine_is_left_alone_while_it_is_alive(tmp_path) ->
 
 
 def test_a_trial_whose_process_outlives_its_claim_is_left_alone(sweeper) -> None:
-    from engine.run_folder import RunFolder
+    from engine.run.folder import RunFolder
     from sweeps.file import read_sweep
     from sweeps.folder import SweepFolder
     from sweeps.study import SweepStudy

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import csv
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
@@ -17,14 +19,22 @@ WORDS = (
     "--device cpu --wandb disabled --no_progress_bar --layer_parallel threads --stages 0,1,2 --log_interval 1000"
 )
 BUFFERS, SEEDS = {"none": (0, 1, 4, 16, 64)}, (0, 1, 2)  # with a slow stage only some of them
-DELAYS = {"none": "0,0,0", "first": "0.1,0,0", "second": "0,0.1,0", "last": "0,0,0.1"}
+DELAYS_S = {"none": (0, 0, 0), "first": (0.1, 0, 0), "second": (0, 0.1, 0), "last": (0, 0, 0.1)}
 
 
 def main() -> None:
     """Run them one after the other."""
     import main as program
     from engine import trainer
+    from engine.parallel.stage import Stage
 
+    learn, delay_s = Stage.learn, [0.0, 0.0, 0.0]
+
+    def learn_slowly(self: Stage, *inputs: Any) -> Any:
+        time.sleep(delay_s[self.blocks[0]])
+        return learn(self, *inputs)
+
+    Stage.learn = learn_slowly  # type: ignore[method-assign, assignment]
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     kept: list[dict] = []
@@ -36,12 +46,13 @@ def main() -> None:
 
     trainer.run = run_and_keep
     rows = []
-    for slow, delay in DELAYS.items():
+    for slow, delays_s in DELAYS_S.items():
+        delay_s[:] = delays_s
         for size in BUFFERS.get(slow, (0, 1, 16)):
             for seed in SEEDS:
                 if slow != "none" and seed > (size > 0):  # the bits do not depend on a delay; its time is enough
                     continue
-                words = [*WORDS.split(), "--seed", str(seed), "--stage_delay", delay, "--path", str(folder)]
+                words = [*WORDS.split(), "--seed", str(seed), "--path", str(folder)]
                 words += ["--async_buffer", str(size)] if size else []
                 assert program.main(words) == 0
                 summary = kept[-1]

@@ -1,4 +1,4 @@
-"""The three kernels of `layers` and `engine.optimizers` next to torch's, alone: ``python kernels.py``.
+"""The three kernels of `layers` and `engine.loop.optimizer` next to torch's, alone: ``python kernels.py``.
 
 Batch 64, bf16, channels_last; milliseconds, lower quartile of 15 calls.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.optimizers import MemoryOrder
+from engine.loop.optimizer import MemoryOrder
 from layers.convolution import backward_weights, forward_weights, product, windows
 from layers.pooling import AvgPool2d
 

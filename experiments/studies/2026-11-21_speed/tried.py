@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from benchmarks.steps import CPU, build_method
 from datamodules.base import Batch
 from engine.devices import autocast, compile_blocks, keep_freed_memory
-from engine.optimizers import MemoryOrder
+from engine.loop.optimizer import MemoryOrder
 from layers.convolution import Conv2d
 from layers.pooling import AvgPool2d
 from methods._base import Method

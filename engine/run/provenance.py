@@ -15,7 +15,7 @@ _PACKAGES = ("torchvision", "pytorch-lightning", "wandb", "pydantic", "numpy")
 
 
 def _git(*words: str) -> str | None:
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     try:
         done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -1,7 +1,7 @@
-"""The twin of a CUDA graph on a CPU: the operations of a step are written down once, and repeated without its code.
+"""A stand-in for CUDA graphs on a CPU, for tests: a step's operations are recorded once, and replayed without its code.
 
-So the tests see what a graph would do. Whatever a step reads from the host is frozen at its value during the recording,
-and shows as other bits.
+As in a CUDA graph, whatever a step reads from the host keeps the value that it had during the recording, so that the
+tests find such reads as different results.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from engine.recorders import NUM_WARM_UP, Step
+from engine.loop.recorders import NUM_WARM_UP, Step
 
 
 class Call(NamedTuple):
-    """One operation with what it was given, and the tensors that its results go to (None: it wrote in place)."""
+    """One operation with its arguments, and the tensors that receive its results (None: it works in place)."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
@@ -35,14 +35,14 @@ class Tape:
             step()
 
     def capture(self, step: Step) -> Step:
-        """Call ``step`` once more and give back what repeats its operations."""
+        """Call ``step`` once more and return a function that repeats its operations."""
         with _Writer() as writer:
             step()
         return lambda: _repeat(writer.calls)
 
 
 class _Writer(TorchDispatchMode):
-    """Writes down every operation, those of the backward pass included."""
+    """Records every operation, including those of the backward pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class _Writer(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Compute, and keep tensors without their graphs."""
+        """Compute, and record the tensors without their autograd graphs."""
         out = func(*args, **(kwargs or {}))
         given_args, given_kwargs = tree_map_only(Tensor, Tensor.detach, (args, kwargs or {}))
         known = {_storage(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}

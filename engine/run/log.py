@@ -13,9 +13,9 @@ from torch import Tensor
 
 import reports.confusion
 from consts import CONFUSION, METRICS_FILE, PLOT_DIR
-from engine.lines import Lines
-from engine.run_folder import RunFolder
-from engine.wandb_log import WandbLog
+from engine.run.folder import RunFolder
+from engine.run.lines import Lines
+from engine.run.wandb_log import WandbLog
 from utils import atomic_write
 
 _PLOT_PAUSE_S = 5.0

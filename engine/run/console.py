@@ -13,7 +13,7 @@ from loguru import logger
 from tqdm import tqdm
 
 from consts import ACCURACY, LOG_FILE, LOSS, REPORT_FILE, TEST, TRAIN, VAL, block_name, metric_name
-from engine.lines import Lines
+from engine.run.lines import Lines
 from utils import UserError, duration
 
 _FORMAT = "<magenta>{time:YYYY-MM-DD HH:mm:ss}</magenta> | <level>{message}</level>"

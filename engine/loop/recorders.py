@@ -1,4 +1,4 @@
-"""What turns a step into something that is repeated without its code: a CUDA graph (`engine.tape` is its twin)."""
+"""CUDA-graph capture of a training step (`engine.loop.tape` stands in for it on a CPU)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Protocol
 
 import torch
 
-NUM_WARM_UP = 3  # libraries choose their kernels, and lazy state comes to be, before anything is captured
+NUM_WARM_UP = 3  # calls in which libraries choose kernels and state is created lazily, before the capture
 
 Step = Callable[[], None]
 
 
 class Recorder(Protocol):
-    """Warms a step up, then records it."""
+    """Runs a step for warm-up, then records it."""
 
     def warm_up(self, step: Step) -> None:
         """Call ``step`` `NUM_WARM_UP` times.
@@ -24,7 +24,7 @@ class Recorder(Protocol):
         """
 
     def capture(self, step: Step) -> Step:
-        """What repeats ``step`` from now on; whether the step is also taken while it is recorded is left open.
+        """Record ``step``; returns its replay. Whether the step is also executed meanwhile is not specified.
 
         Raises:
             RuntimeError: it cannot be captured.
@@ -32,17 +32,17 @@ class Recorder(Protocol):
 
 
 class CudaGraphs:
-    """Captures in one CUDA graph; warm-up and capture run on a stream of their own, as `torch.cuda.graph` asks."""
+    """Captures a step in one CUDA graph; warm-up and capture use a side stream, as `torch.cuda.graph` requires."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)
 
     def warm_up(self, step: Step) -> None:
-        """Call ``step``; the last time it must not wait.
+        """Call ``step``; the last call must not synchronise with the device.
 
-        A wait would also end the capture, but after one that failed torch 2.11 cannot free memory any more (its
-        allocator believes that the capture still runs, pytorch#180395).
+        The capture would also find that, but after a capture that failed torch 2.11 cannot free memory any more (its
+        allocator still assumes a running capture, pytorch#180395).
         """
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
@@ -53,9 +53,9 @@ class CudaGraphs:
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
 
     def capture(self, step: Step) -> Step:
-        """Record ``step`` and give back the graph's replay."""
+        """Capture ``step`` and return the graph's replay."""
         graph = torch.cuda.CUDAGraph()
-        # The outer context brings the stream back where a failed capture leaves it as it is.
+        # The outer context restores the stream, which a failed capture does not.
         with torch.cuda.stream(self._stream), torch.cuda.graph(graph, stream=self._stream):
             step()
         return graph.replay
@@ -63,7 +63,7 @@ class CudaGraphs:
 
 @contextlib.contextmanager
 def no_waiting() -> Iterator[None]:
-    """Let every operation that makes the host wait for the GPU raise a RuntimeError."""
+    """Make every operation that synchronises the host with the GPU raise a RuntimeError."""
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:

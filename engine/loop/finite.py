@@ -1,4 +1,4 @@
-"""A run stops at the first number that is none, while its last checkpoint is from before it."""
+"""Stop a run at the first NaN or infinity, before a checkpoint with it is written."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from consts import LOSS
-from engine.meter import Totals
+from engine.loop.meter import Totals
 from methods._base import Method
 from utils import UserError
 
 
 class FiniteCheck:
-    """Looks at what a run has learned and measured.
+    """Checks losses, parameters and buffers of a run.
 
     Args:
         method: what is trained.
@@ -26,7 +26,7 @@ class FiniteCheck:
         self._method, self._optimizer, self._checkpoints = method, optimizer, checkpoints
 
     def totals(self, totals: Totals, step: int) -> None:
-        """Stop at the first loss that is not a number.
+        """Check the losses.
 
         Raises:
             UserError: naming block and step.
@@ -37,7 +37,7 @@ class FiniteCheck:
                 raise self._error(f"the {what} of {where or 'the network'}", step)
 
     def state(self, step: int) -> None:
-        """Stop at a weight or statistic that is not a number, which no loss has shown yet.
+        """Check parameters and buffers, which may be affected before any loss is.
 
         Raises:
             UserError: naming block and step.

@@ -1,4 +1,4 @@
-"""Loss and accuracy of every block, accumulated on the device and read once in a while."""
+"""Per-block loss and accuracy, accumulated on the device and copied to the host once per log line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Totals:
 
 
 class Meter:
-    """Running totals on the device. Only `read` waits for it."""
+    """Running sums on the device. Only `read` waits for the device."""
 
     def __init__(self, totals: Totals | None = None) -> None:
         totals = totals or Totals()
@@ -53,7 +53,7 @@ class Meter:
         self._names, sums_M = batch_sums(output, y_B)
         if self._sums_M is None:
             self._sums_M = sums_M
-        else:  # what a checkpoint brought is still on the host at the first step
+        else:  # sums of a checkpoint are still on the host at the first step
             self._sums_M = self._sums_M.to(sums_M.device, non_blocking=True) + sums_M
         self.num_images += y_B.shape[0]
 

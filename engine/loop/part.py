@@ -1,0 +1,94 @@
+"""The part of a network that one worker trains: all of it, or (`engine.parallel.stage`) a range of blocks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from datamodules.base import Batch
+from engine.devices import autocast
+from engine.loop.optimizer import update
+from methods._base import Method, StepOutput
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How every part of a run is trained.
+
+    Attributes:
+        precision: value of ``--precision``.
+        gradient_clip: largest norm of a block's gradient; 0 leaves gradients as they are.
+        average: replaces the gradients of an optimiser's parameters by their mean over all replicas, if there are any.
+    """
+
+    precision: str = "fp32"
+    gradient_clip: float = 0.0
+    average: Callable[[torch.optim.Optimizer], None] = lambda optimizer: None
+
+
+class Part(ABC):
+    """Blocks that are trained together.
+
+    A training step is `inputs`, then `learn`. Neither reads anything on the host that changes between steps, so that a
+    step can be recorded.
+
+    Args:
+        method: the network with its training rule.
+        blocks: indices of the part's blocks.
+        optimizer: over the parameters of these blocks.
+        rules: how they are trained.
+    """
+
+    def __init__(self, method: Method, blocks: range, optimizer: torch.optim.Optimizer, rules: Rules) -> None:
+        self.method, self.blocks, self.optimizer, self.rules = method, blocks, optimizer, rules
+
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch as all blocks see it."""
+        return batch
+
+    def embed(self, batch: Batch) -> Tensor:
+        """The input of the first block that is trained, from a prepared batch."""
+        return batch.x_BCHW
+
+    def inputs(self, batch: Batch, h_BCHW: Tensor | None = None) -> tuple[Batch, Tensor]:
+        """What `learn` needs; ``h_BCHW`` is the output of the part below, None for the first part."""
+        with autocast(batch.x_BCHW.device, self.rules.precision):
+            batch = self.prepare(batch)
+            return batch, self.embed(batch) if h_BCHW is None else h_BCHW
+
+    @abstractmethod
+    def fill_grads(self, batch: Batch, h_BCHW: Tensor) -> tuple[Tensor | None, StepOutput]:
+        """Add the gradients of the part's parameters, as `learn`."""
+
+    def learn(self, batch: Batch, h_BCHW: Tensor, rate: float | Tensor) -> tuple[Tensor | None, StepOutput]:
+        """Gradients of all blocks, then the optimiser's step.
+
+        Args:
+            batch: prepared.
+            h_BCHW: input of the part's first block.
+            rate: the learning rate.
+
+        Returns:
+            The output of the part's last block, computed before the update (None where no block follows), and the
+            losses and logits of the blocks.
+        """
+        with autocast(h_BCHW.device, self.rules.precision):
+            result = self.fill_grads(batch, h_BCHW)
+        self.rules.average(self.optimizer)
+        update(self.optimizer, rate, self.rules.gradient_clip)
+        return result
+
+
+class WholeNetwork(Part):
+    """All blocks at once, as the method trains them."""
+
+    def __init__(self, method: Method, optimizer: torch.optim.Optimizer, rules: Rules) -> None:
+        super().__init__(method, range(method.backbone.num_blocks), optimizer, rules)
+
+    def fill_grads(self, batch: Batch, h_BCHW: Tensor) -> tuple[None, StepOutput]:
+        """The method's gradients."""
+        return None, self.method.fill_grads(batch)

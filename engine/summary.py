@@ -1,0 +1,86 @@
+"""What a run says of itself at its begin and end: the network's size, and ``summary.json``."""
+
+from __future__ import annotations
+
+import resource
+from typing import Any
+
+import torch
+from loguru import logger
+
+from consts import ACCURACY, TEST, TRAIN, VAL, metric_name
+from diagnostics.receptive_field import receptive_fields
+from engine.module import TrainingModule
+from methods._base import Method
+from utils import UserError
+
+
+def introduce(module: TrainingModule, device: torch.device, *, resuming: bool) -> None:
+    """The line that starts a run."""
+    args, optim, counts = module.args, module.args.optim, count_parameters(module.method)
+    verb, where = ("Resuming", f" from step {module.step}") if resuming else ("Training", "")
+    logger.info(
+        f"{verb} {args.model.model} with {args.method.method} on {args.data.dataset}{where}: {optim.epochs} epochs, "
+        f"{module.feeds[TRAIN].num_images} images, device {device}, {args.run.precision}, {optim.optimizer_type} "
+        f"lr={optim.learning_rate:g} ({optim.lr_schedule}) bs={optim.batch_size} wd={optim.weight_decay:g} "
+        f"seed={optim.seed}, {counts['num_parameters']:,} parameters + {counts['num_head_parameters']:,} in heads"
+    )
+    logger.info(f"Run folder: {module.run_log.folder.path}")
+
+
+def count_parameters(method: Method) -> dict[str, int]:
+    """Parameters of the network, and those that serve training only."""
+    backbone = sum(parameter.numel() for parameter in method.backbone.parameters())
+    everything = sum(parameter.numel() for parameter in method.parameters())
+    return {"num_parameters": backbone, "num_head_parameters": everything - backbone}
+
+
+def describe_blocks(method: Method) -> list[dict[str, Any]]:
+    """Of every block its output's shape, its parameters, and its receptive field in pixels of the image."""
+    blocks = [method.backbone.block(index) for index in range(method.backbone.num_blocks)]
+    return [
+        {
+            "output": list(block.out_shape),
+            "num_parameters": sum(parameter.numel() for parameter in block.parameters()),
+            "receptive_field": field.size,
+            "stride": field.stride,
+        }
+        for block, field in zip(blocks, receptive_fields(method.backbone), strict=True)
+    ]
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory used: allocated on the GPU, or resident in the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _summarise(module: TrainingModule, status: str, device: torch.device) -> dict[str, Any]:
+    epochs = module.run_log.folder.epochs()
+    final = epochs[-1] if epochs else {}
+    num_blocks = module.method.backbone.num_blocks
+    return {
+        "status": status,
+        "best_test_accuracy": module.best["test"],
+        "best_epoch": module.best["epoch"],
+        "chosen_on": VAL if VAL in module.feeds else TEST,
+        "final_test_accuracy": final.get(metric_name(TEST, ACCURACY)),
+        "block_test_accuracy": [final.get(metric_name(TEST, ACCURACY, index)) for index in range(num_blocks)],
+        "wall_s": round(module.time_s, 2),
+        "train_s": round(module.train_s, 2),
+        "images_per_second": round(module.step * module.args.optim.batch_size / max(module.train_s, 1e-9), 1),
+        "peak_memory_bytes": peak_memory_bytes(device),
+        **count_parameters(module.method),
+    }
+
+
+def write_summary(module: TrainingModule, status: str, device: torch.device, problem: str | None) -> dict[str, Any]:
+    """Write the summary, and draw for the last time."""
+    summary = _summarise(module, status, device) | {"error": problem}
+    try:
+        module.run_log.folder.update_summary(**summary)
+    except UserError as error:  # it must not take the place of what ended the run
+        logger.warning(str(error))
+    module.run_log.draw(now=True)
+    return summary
