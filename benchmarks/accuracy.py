@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Generator
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from benchmarks import tables
+from benchmarks import command, tables
 from benchmarks.peers import Setting
-from benchmarks.peers._common import LEARNING_RATE, WEIGHT_DECAY
-from benchmarks.peers._pictures import Pictures, loader
-from benchmarks.peers.thesis import Thesis
-from consts import ACCURACY, METRICS_FILE, TEST, metric_name
+from benchmarks.peers.by_hand import Thesis
+from benchmarks.peers.shared import LEARNING_RATE, WEIGHT_DECAY, Pictures, loader
+from consts import ACCURACY, TEST, metric_name
 from datamodules import load_data
 from datamodules.base import Splits
 from datamodules.feed import EVALUATION_BATCH
@@ -28,44 +23,26 @@ from schemas import build_args
 
 BATCH_SIZE, NUM_IMAGES, MAX_EPOCHS, NUM_SEEDS = 64, 10_000, 15, 3
 
-Points = Generator[
-    tuple[float, float], None, None
-]  # after every epoch: seconds since training began, test accuracy in percent
+Points = Iterator[tuple[float, float]]  # after every epoch: seconds since training began, test accuracy in percent
 
 
 def _command(data_dir: str, seed: int) -> Points:
-    """``main.py``, by its own ``metrics.jsonl``; it is told to stop when nobody asks for more."""
+    """``main.py``, by its own ``metrics.jsonl``."""
     flags = ("--dgl", "--dataset", "folder", "--data_dir", data_dir, "--train_size", NUM_IMAGES, "--seed", seed,
              "--batch_size", BATCH_SIZE, "--learning_rate", LEARNING_RATE, "--no_nesterov", "--weight_decay",
              WEIGHT_DECAY, "--lr_schedule", "constant", "--epochs", MAX_EPOCHS, "--wandb", "offline")  # fmt: skip
-    with tempfile.TemporaryDirectory() as place:
-        command = [sys.executable, "main.py", *map(str, flags), "--path", place]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            seen = 0
-            try:
-                while process.poll() is None:
-                    time.sleep(0.2)
-                    points = [point for run in Path(place).iterdir() for point in _epochs(run / METRICS_FILE)]
-                    yield from points[seen:]
-                    seen = len(points)
-            finally:
-                process.terminate()
-
-
-def _epochs(path: Path) -> list[tuple[float, float]]:
-    text = path.read_text() if path.exists() else ""
-    lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-    return [(line["time_s"], line[metric_name(TEST, ACCURACY)]) for line in lines if line["kind"] == "epoch"]
+    for line in command.train(*flags).lines:
+        if line["kind"] == "epoch":
+            yield line["time_s"], line[metric_name(TEST, ACCURACY)]
 
 
 def _thesis(splits: Splits, seed: int) -> Points:
     """The thesis's loop, tested on the same images after every epoch."""
     torch.manual_seed(seed)
     peer = Thesis(Setting("BasicCNN", BATCH_SIZE, 1))
-    for part in (*peer.blocks, *peer.heads):
-        for layer in part.modules():
-            if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)):
-                layer.reset_parameters()  # other weights for every seed
+    for layer in torch.nn.ModuleList([*peer.blocks, *peer.heads]).modules():
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)):
+            layer.reset_parameters()  # other weights for every seed
     train = loader(Pictures(splits.train), BATCH_SIZE)
     test = loader(Pictures(splits.test, augment=False), EVALUATION_BATCH, shuffle=False)
     begin = time.perf_counter()
@@ -76,30 +53,22 @@ def _thesis(splits: Splits, seed: int) -> Points:
         yield time.perf_counter() - begin, accuracy
 
 
-def _reach(points: Points, target: float) -> tuple[int, float] | None:
-    """The epoch that reaches the target, and when; None if none does."""
-    for epoch, (seconds, accuracy) in enumerate(points, 1):
-        if accuracy >= target:
-            return epoch, seconds
-    return None
-
-
 def run(options: Namespace) -> int:
     """Print and write the table: seconds of training and testing, without start-up; 1 if a run does not get there."""
     args = build_args({"dataset": "folder", "data_dir": options.data_dir, "train_size": NUM_IMAGES})
     splits = load_data(args.data, announce=print, progress=False)
-    rows, seconds = [], dict[str, list[float]]()
+    rows: list[dict[str, Any]] = []
     for seed in tqdm(range(NUM_SEEDS), leave=False, unit="seed"):
         for way, points in (("command", _command(options.data_dir, seed)), ("thesis", _thesis(splits, seed))):
-            reached = _reach(points, options.target)
-            points.close()
-            if reached is None:
+            reached = ((epoch, seconds) for epoch, (seconds, percent) in enumerate(points, 1)
+                       if percent >= options.target)  # fmt: skip
+            epoch, seconds = next(reached, (None, None))
+            if epoch is None:
                 print(f"{way}, seed {seed}: not {options.target:g} % in {MAX_EPOCHS} epochs")
                 return 1
-            rows.append({"way": way, "seed": seed, "epochs": reached[0], "seconds": reached[1]})
-            seconds.setdefault(way, []).append(reached[1])
-            tqdm.write(f"{way}, seed {seed}: {reached[0]} epochs, {reached[1]:.1f} s")
-    ours, theirs = (statistics.median(seconds[way]) for way in ("command", "thesis"))
+            rows.append({"way": way, "seed": seed, "epochs": epoch, "seconds": seconds})
+            tqdm.write(f"{way}, seed {seed}: {epoch} epochs, {seconds:.1f} s")
+    ours, theirs = (statistics.median(row["seconds"] for row in rows[place::2]) for place in (0, 1))
     print(f"\nto {options.target:g} % test accuracy, BasicCNN, {NUM_IMAGES} images, {NUM_SEEDS} seeds, median: "
           f"command {ours:.0f} s, thesis {theirs:.0f} s, ratio {ours / theirs:.2f}")  # fmt: skip
     print(tables.text(rows, {"way": "", "seed": "seed", "epochs": "epochs", "seconds": "s"}))

@@ -1,4 +1,4 @@
-"""Rows of figures as text, as a CSV and as bars under their roof.
+"""Tables of figures as text, as a CSV and as a bar chart.
 
 ``python -m benchmarks.tables throughput.csv speed.svg`` draws a CSV again.
 """
@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import csv
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 Row = Mapping[str, Any]
+RATES = {"images_per_second": "images/s", "slowest": "slowest", "best": "best", "ratio": "x first"}  # see `rate_rows`
 
 
 def _shown(value: Any) -> str:
@@ -31,6 +33,17 @@ def text(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
         first, *rest = zip(line, widths, strict=True)
         lines.append("  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]))
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def rate_rows(key: str, rates: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    """A row for each name, which stands under ``key``: median, slowest and best rate, and the median over the first."""
+    medians = {name: statistics.median(seen) for name, seen in rates.items()}
+    first = next(iter(medians.values()))
+    return [
+        {key: name, "images_per_second": medians[name], "slowest": min(seen), "best": max(seen),
+         "ratio": medians[name] / first}
+        for name, seen in rates.items()
+    ]  # fmt: skip
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:

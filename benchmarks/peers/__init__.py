@@ -1,18 +1,13 @@
-"""The same training as different hands write it. Each file is one way; a turn of it is timed with its loading."""
+"""The same training in several implementations; the time of a turn includes loading its images."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
-from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from pydantic import ValidationError
-from torch import Tensor
 
 from schemas import build_args, sections_for
-
-Batches = Sequence[tuple[Tensor, Tensor]]  # normalised (B, 3, 32, 32) images and (B,) labels
 
 
 class Setting(NamedTuple):
@@ -37,8 +32,8 @@ class Setting(NamedTuple):
 class Peer(Protocol):
     """One way of training."""
 
-    def losses(self, batches: Batches) -> list[float]:
-        """Train on these batches, and return the network's loss on each; shows that all peers compute the same."""
+    def losses(self) -> list[float]:
+        """Train on the 20 batches that are the same for all peers, and return the loss on each."""
 
     def train(self) -> float:
         """One turn, `Setting.num_steps` steps with loading and augmentation; the seconds that it took."""
@@ -54,48 +49,49 @@ PEERS = {
 }
 
 
+ENGINES = ("dgl", "bp")
+
+
 def known(name: str) -> str:
     """``name``, if there is a peer of that name; ``dgl:pred_aux_type=cnn`` is the engine with another setting.
 
     Raises:
         ArgumentTypeError: there is none.
     """
-    kind, _, settings = name.partition(":")
-    is_complete = all(part.partition("=")[2] for part in settings.split(",")) if settings else ":" not in name
-    if kind not in PEERS or (":" in name and kind not in ("dgl", "bp")) or not is_complete:
+    kind, colon, words = name.partition(":")
+    overrides = _overrides(words)
+    if kind not in PEERS or (colon and (kind not in ENGINES or not all(overrides.values()))):
         raise argparse.ArgumentTypeError(
             f"there is no peer {name!r}; allowed are {', '.join(PEERS)}, and dgl or bp with :flag=value,flag=value"
         )
-    if settings:
-        _check(kind, _overrides(settings), name)
+    if colon:
+        flags = {flag for section in sections_for(kind).values() for flag in section.model_fields}
+        for flag in overrides.keys() - flags:
+            raise argparse.ArgumentTypeError(f"{name}: {kind} has no flag {flag}")
+        try:
+            build_args({"method": kind, **overrides})
+        except ValidationError as error:
+            raise argparse.ArgumentTypeError(f"{name}: {error.errors()[0]['msg']}") from None
     return name
 
 
-def _check(method: str, overrides: dict[str, object], name: str) -> None:
-    known_flags = {flag for section in sections_for(method).values() for flag in section.model_fields}
-    for flag in overrides:
-        if flag not in known_flags:
-            raise argparse.ArgumentTypeError(f"{name}: {method} has no flag {flag}")
-    try:
-        build_args({"method": method, **overrides})
-    except ValidationError as error:
-        raise argparse.ArgumentTypeError(f"{name}: {error.errors()[0]['msg']}") from None
-
-
-def _overrides(settings: str) -> dict[str, object]:
-    overrides: dict[str, object] = {}
-    for part in settings.split(",") if settings else ():
-        flag, _, value = part.partition("=")
-        overrides[flag] = value
-    return overrides
+def _overrides(words: str) -> dict[str, str]:
+    pairs = [word.partition("=") for word in words.split(",")]
+    return {flag: value for flag, _, value in pairs}
 
 
 def load(name: str, setting: Setting) -> Peer:
-    """The peer of a `known` name."""
-    kind, _, settings = name.partition(":")
-    module = importlib.import_module(f"benchmarks.peers.{'own' if kind in ('dgl', 'bp') else kind}")
-    if kind in ("dgl", "bp"):
-        peer: Peer = module.Own(setting, {"method": kind, **_overrides(settings)})
-        return peer
-    peer = module.PEER(setting)
-    return peer
+    """The peer of a `known` name; its libraries are imported now."""
+    kind, colon, words = name.partition(":")
+    if kind in ENGINES:
+        from benchmarks.peers.own import Own
+
+        return Own(setting, {"method": kind, **(_overrides(words) if colon else {})})
+    if kind == "lightning":
+        from benchmarks.peers.lightning import Lightning
+
+        return Lightning(setting)
+    from benchmarks.peers import by_hand
+
+    loop: type[by_hand.Plain] = getattr(by_hand, kind.capitalize())
+    return loop(setting)

@@ -1,4 +1,4 @@
-"""As Lightning's manual shows it: manual optimisation, an optimiser for every block, `self.log` for every number."""
+"""Local losses as Lightning's manual shows it: manual optimisation, an optimiser per block, `self.log` per number."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from benchmarks.peers import Batches, Setting
-from benchmarks.peers._common import SGD, network
-from benchmarks.peers._pictures import turn
+from benchmarks.peers import Setting
+from benchmarks.peers.shared import SGD, check_batches, network, turn
 
 
 class Module(pl.LightningModule):
@@ -64,7 +63,7 @@ class Lightning:
     def __init__(self, setting: Setting) -> None:
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module="(pytorch_lightning|lightning_fabric).*")
-        self.module, self.loader = Module(setting.model), turn(setting)
+        self.setting, self.module, self.loader = setting, Module(setting.model), turn(setting)
 
     def _fit(self, batches: Any) -> None:
         trainer = pl.Trainer(
@@ -73,10 +72,10 @@ class Lightning:
         )  # fmt: skip
         trainer.fit(self.module, batches)
 
-    def losses(self, batches: Batches) -> list[float]:
+    def losses(self) -> list[float]:
         """See `Peer`."""
         self.module.seen.clear()
-        self._fit(DataLoader(list(batches), batch_size=None))  # type: ignore[arg-type]
+        self._fit(DataLoader(check_batches(self.setting), batch_size=None))  # type: ignore[arg-type]
         return [loss.item() for loss in self.module.seen]
 
     def train(self) -> float:
@@ -84,6 +83,3 @@ class Lightning:
         self.module.seen.clear()
         self._fit(self.loader)
         return self.module.seconds
-
-
-PEER = Lightning
