@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from benchmarks import command, tables
+from benchmarks import tables
 from benchmarks.peers import Setting
-from benchmarks.peers.by_hand import Thesis
-from benchmarks.peers.shared import LEARNING_RATE, WEIGHT_DECAY, Pictures, loader
+from benchmarks.peers.by_hand import LEARNING_RATE, WEIGHT_DECAY, Thesis, loader
+from benchmarks.tax import train
 from consts import ACCURACY, TEST, metric_name
 from datamodules import load_data
 from datamodules.base import Splits
@@ -31,7 +30,8 @@ def _command(data_dir: str, seed: int) -> Points:
     flags = ("--dgl", "--dataset", "folder", "--data_dir", data_dir, "--train_size", NUM_IMAGES, "--seed", seed,
              "--batch_size", BATCH_SIZE, "--learning_rate", LEARNING_RATE, "--no_nesterov", "--weight_decay",
              WEIGHT_DECAY, "--lr_schedule", "constant", "--epochs", MAX_EPOCHS, "--wandb", "offline")  # fmt: skip
-    for line in command.train(*flags).lines:
+    lines, _ = train(*flags)
+    for line in lines:
         if line["kind"] == "epoch":
             yield line["time_s"], line[metric_name(TEST, ACCURACY)]
 
@@ -43,11 +43,11 @@ def _thesis(splits: Splits, seed: int) -> Points:
     for layer in torch.nn.ModuleList([*peer.blocks, *peer.heads]).modules():
         if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)):
             layer.reset_parameters()  # other weights for every seed
-    train = loader(Pictures(splits.train), BATCH_SIZE)
-    test = loader(Pictures(splits.test, augment=False), EVALUATION_BATCH, shuffle=False)
+    batches = loader(splits.train, BATCH_SIZE)
+    test = loader(splits.test, EVALUATION_BATCH, train=False)
     begin = time.perf_counter()
     for _ in range(MAX_EPOCHS):
-        for x, y in train:
+        for x, y in batches:
             peer.step(x, y)
         accuracy = peer.accuracy(test)
         yield time.perf_counter() - begin, accuracy
@@ -58,7 +58,7 @@ def run(options: Namespace) -> int:
     args = build_args({"dataset": "folder", "data_dir": options.data_dir, "train_size": NUM_IMAGES})
     splits = load_data(args.data, announce=print, progress=False)
     rows: list[dict[str, Any]] = []
-    for seed in tqdm(range(NUM_SEEDS), leave=False, unit="seed"):
+    for seed in range(NUM_SEEDS):
         for way, points in (("command", _command(options.data_dir, seed)), ("thesis", _thesis(splits, seed))):
             reached = ((epoch, seconds) for epoch, (seconds, percent) in enumerate(points, 1)
                        if percent >= options.target)  # fmt: skip
@@ -67,10 +67,10 @@ def run(options: Namespace) -> int:
                 print(f"{way}, seed {seed}: not {options.target:g} % in {MAX_EPOCHS} epochs")
                 return 1
             rows.append({"way": way, "seed": seed, "epochs": epoch, "seconds": seconds})
-            tqdm.write(f"{way}, seed {seed}: {epoch} epochs, {seconds:.1f} s")
+            print(f"{way}, seed {seed}: {epoch} epochs, {seconds:.1f} s")
     ours, theirs = (statistics.median(row["seconds"] for row in rows[place::2]) for place in (0, 1))
-    print(f"\nto {options.target:g} % test accuracy, BasicCNN, {NUM_IMAGES} images, {NUM_SEEDS} seeds, median: "
-          f"command {ours:.0f} s, thesis {theirs:.0f} s, ratio {ours / theirs:.2f}")  # fmt: skip
-    print(tables.text(rows, {"way": "", "seed": "seed", "epochs": "epochs", "seconds": "s"}))
-    tables.write_csv(options.out / "accuracy.csv", rows)
+    title = f"to {options.target:g} % test accuracy, BasicCNN, {NUM_IMAGES} images, {NUM_SEEDS} seeds, median: "
+    title += f"command {ours:.0f} s, thesis {theirs:.0f} s, ratio {ours / theirs:.2f}"
+    columns = {"way": "", "seed": "seed", "epochs": "epochs", "seconds": "s"}
+    tables.show(title, rows, columns, options.out / "accuracy.csv")
     return 0

@@ -6,14 +6,14 @@ Nothing here imports PyTorch Lightning, which takes seconds to import, and which
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
 import methods
 from datamodules.base import DataSpec, ImageSet
 from datamodules.feed import Feed
-from engine.devices import choose_precision
 from engine.graph import StepGraph
 from engine.meter import Meter, Totals
 from engine.optimizers import build_optimizer
@@ -68,18 +68,6 @@ def build_method(args: Args, device: torch.device = CPU, spec: DataSpec = SPEC) 
     return method.to(device).to(memory_format=torch.channels_last)
 
 
-def as_local(method: Method) -> LocalMethod:
-    """The same method; its type says that each block learns from a loss of its own."""
-    assert isinstance(method, LocalMethod)
-    return method
-
-
-def with_precision(args: Args, method: Method, feed: Feed) -> Args:
-    """The settings with the precision in which a step is faster here, as ``--precision auto`` chooses it."""
-    precision, _ = choose_precision(method, feed.batch(0, 0))
-    return args.model_copy(update={"run": args.run.model_copy(update={"precision": precision})})
-
-
 def cut(args: Args, method: Method, feed: Feed, num_stages: int) -> tuple[range, ...]:
     """The blocks of each of ``num_stages`` stages, as even as the blocks' times allow; the log says how even.
 
@@ -88,11 +76,6 @@ def cut(args: Args, method: Method, feed: Feed, num_stages: int) -> tuple[range,
     """
     asked = {"layer_parallel": "processes", "num_stages": num_stages}
     return tuple(choose_stages(args.run.model_copy(update=asked), method, feed.batch(0, 0)))
-
-
-def make_recorder(device: torch.device) -> Recorder:
-    """What records a step: CUDA graphs, or on a CPU the list of operations that stands in for them."""
-    return CudaGraphs(device) if device.type == "cuda" else Tape()
 
 
 class Run:
@@ -122,20 +105,19 @@ class Run:
         self.optimizer = optimizer or build_optimizer(args.optim, self.method)
         self._stepper = Stepper(args, self.method, feed)
         self._held = contextlib.ExitStack()
-        self._graph: StepGraph | None = None
-        if way == "eager":
-            self._train = self._train_eagerly
-        elif way == "recorded":
+        self._recording: tuple[StepGraph, StaticStep] | None = None
+        self._layout: Layout | None = None
+        if way == "recorded":
             program = StaticStep(args, self.method, feed, self.optimizer)
-            self._graph = StepGraph(program, make_recorder(feed.device), 0)
-            self._train = self._replay
-        else:
-            self._train = self._layout(way, stages).run
+            self._recording = StepGraph(program, self._recorder(), 0), program
+        elif way != "eager":
+            self._layout = self._build_layout(way, stages)
 
-    def _layout(self, way: str, stages: Sequence[range]) -> Layout:
-        args, method, optimizer, device = self.args, as_local(self.method), self.optimizer, self.feed.device
+    def _build_layout(self, way: str, stages: Sequence[range]) -> Layout:
+        args, method, optimizer, device = self.args, self.method, self.optimizer, self.feed.device
+        assert isinstance(method, LocalMethod)
         if way == "streams":
-            return Wavefront(args, method, self.feed, optimizer, stages, make_recorder(device), 0)
+            return Wavefront(args, method, self.feed, optimizer, stages, self._recorder(), 0)
         rules = Rules(method, args.run.precision, self._stepper.seed_block, self._stepper.update)
         if way == "threads":
             layout: Layout = Threads([Stage(rules, blocks, optimizer) for blocks in stages])
@@ -148,37 +130,37 @@ class Run:
         self._held.callback(layout.close)
         return layout
 
-    def _train_eagerly(self, course: Course) -> Totals:
-        return self._start_eagerly(course).read()
-
-    def _start_eagerly(self, course: Course) -> Meter:
-        meter = Meter()
-        for step in course.steps:
-            meter.add(*self._stepper.take(self.optimizer, step))
-        return meter
-
-    def _replay(self, course: Course) -> Totals:
-        assert self._graph is not None and isinstance(course.steps, range)
-        return self._graph.run(course.steps, course.before, course.advance, course.is_stopped)
+    def _recorder(self) -> Recorder:
+        """CUDA graphs, or on a CPU the list of operations that stands in for them."""
+        return CudaGraphs(self.feed.device) if self.feed.device.type == "cuda" else Tape()
 
     def close(self) -> None:
         """Bring what other processes have learned to the first one, and end threads and connections."""
         self._held.close()
 
+    def start(self, count: int, first: int = 0) -> Callable[[], Totals]:
+        """Take ``count`` steps of one epoch, from number ``first`` on, without waiting for the device.
+
+        Returns:
+            What waits for it and reads the sums of the metrics; with stages that has been done.
+        """
+        steps = range(first, first + count)
+        course = Course(steps, self._stepper.batch, Totals(), lambda step: None, lambda: False)
+        if self._layout is not None:
+            totals = self._layout.run(course)
+            return lambda: totals
+        if self._recording is not None:
+            graph, program = self._recording
+            graph.launch(steps, course.before, course.advance, course.is_stopped)
+            return partial(program.totals, count * self.feed.batch_size)
+        meter = Meter()
+        for step in steps:
+            meter.add(*self._stepper.take(self.optimizer, step))
+        return meter.read
+
     def take(self, count: int, first: int = 0) -> Totals:
-        """Take ``count`` steps of one epoch, from number ``first`` on, and read the sums of the metrics."""
-        return self._train(self._course(range(first, first + count)))
-
-    def launch(self, count: int) -> None:
-        """Take the first ``count`` steps without reading anything, eagerly or recorded."""
-        course = self._course(range(count))
-        if self._graph is None:
-            self._start_eagerly(course)
-        else:
-            self._graph.launch(range(count), course.before, course.advance, course.is_stopped)
-
-    def _course(self, steps: range) -> Course:
-        return Course(steps, self._stepper.batch, Totals(), lambda step: None, lambda: False)
+        """The same, and read the sums."""
+        return self.start(count, first)()
 
     def state(self) -> list[torch.Tensor]:
         """Every parameter, buffer and tensor of the optimizer."""

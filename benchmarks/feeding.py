@@ -12,9 +12,8 @@ from typing import Any
 from benchmarks import tables
 from benchmarks.engine import make_feed, random_images, settings
 from benchmarks.peers import Setting
-from benchmarks.peers.by_hand import Tuned
-from benchmarks.peers.shared import turn
-from benchmarks.timing import in_turns
+from benchmarks.peers.by_hand import Tuned, loader
+from benchmarks.workers import in_turns
 
 ROUNDS, NUM_IMAGES = 5, 3200
 SECONDS = 0.3  # of a turn, at least
@@ -34,7 +33,10 @@ def _ways(batch_size: int) -> dict[str, Callable[[], Iterable[Any]]]:
     """What gives an epoch of batches, by name."""
     feed = make_feed(settings("bp", "BasicCNN", batch_size), random_images(NUM_IMAGES))
     setting, epochs = Setting("BasicCNN", batch_size, NUM_IMAGES // batch_size), count()
-    loaders = {f"DataLoader, {workers} workers": partial(iter, turn(setting, workers)) for workers in (0, 2)}
+    loaders = {
+        f"DataLoader, {workers} workers": loader(random_images(NUM_IMAGES), batch_size, num_workers=workers).__iter__
+        for workers in (0, 2)
+    }
 
     def ours() -> Iterable[Any]:
         epoch = next(epochs)
@@ -50,7 +52,6 @@ def run(options: Namespace) -> int:
         measures = {name: partial(_rate, batches) for name, batches in _ways(batch_size).items()}
         rates = in_turns(measures, range(ROUNDS))
         rows += [row | {"batch_size": batch_size} for row in tables.rate_rows("way", rates)]
-    print("\ninput pipeline alone: random crop, flip and normalise")
-    print(tables.text(rows, {"way": "", "batch_size": "batch", **tables.RATES}))
-    tables.write_csv(options.out / "input.csv", rows)
+    columns = {"way": "", "batch_size": "batch", **tables.RATES}
+    tables.show("input pipeline alone: random crop, flip and normalise", rows, columns, options.out / "input.csv")
     return 0

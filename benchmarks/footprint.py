@@ -17,8 +17,7 @@ import torch
 
 import cli
 from benchmarks.engine import Run, build_method, make_feed, random_images, settings
-from benchmarks.timing import Work
-from benchmarks.workers import Worker
+from benchmarks.workers import Work, Worker
 from engine.devices import resolve_device
 from schemas import Args
 from utils import UsageError, UserError

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from functools import partial
-from itertools import count, product
+from itertools import product
 from statistics import median
 from typing import NamedTuple
 
 import torch
 
-from benchmarks.calibrate import Calibration, flops_per_image
 from benchmarks.engine import Run, build_method, cut, make_feed, random_images, settings
 from benchmarks.memory import VARIANTS, Steps
-from benchmarks.tables import text, write_csv
-from benchmarks.timing import Work, in_turns, seconds
+from benchmarks.tables import show
+from benchmarks.throughput import Calibration, flops_per_image
+from benchmarks.workers import in_turns, seconds
 from datamodules.base import ImageSet
 from datamodules.feed import Feed
 from engine.devices import resolve_device, set_determinism
@@ -37,10 +37,9 @@ class Sizes(NamedTuple):
     num_steps: int = 50
     rounds: int = 7
     matmul_side: int = 8192
-    copy_floats: int = 2**28
 
 
-TINY = Sizes(("BasicCNN",), (4,), (2,), 12, 2, 2, 64, 2**12)  # for a CPU: shows that the script runs, and the bits
+TINY = Sizes(("BasicCNN",), (4,), (2,), 12, 2, 2, 64)  # for a CPU: shows that the script runs, and the bits
 
 
 class Row(NamedTuple):
@@ -64,8 +63,7 @@ def run(options: Namespace) -> int:
     finally:  # a failure must not cost what was measured before it
         if rows:
             records = [row._asdict() for row in rows]
-            print(text(records, {name: name for name in Row._fields}))
-            write_csv(options.out / "gpu.csv", records)
+            show(f"{options.device}", records, {name: name for name in Row._fields}, options.out / "gpu.csv")
     return int(any(row.unit == DIFFERENCES and row.median for row in rows))
 
 
@@ -81,13 +79,12 @@ def measure(device: torch.device) -> Iterator[Row]:
     yield from bits(sizes, images, device)
     set_determinism(False)
     yield from waits(sizes, images, device)
-    rates = Calibration(device, sizes.matmul_side, sizes.copy_floats).measure()
+    rates = Calibration(device, sizes.matmul_side).measure()
     for name, rate in rates.items():
-        yield Row("calibration", name, rate, "bytes/s" if name == "copy" else "FLOP/s")
+        yield Row("calibration", name, rate, "FLOP/s")
     for model, batch_size in product(sizes.models, sizes.batch_sizes):
         yield from speed(model, batch_size, sizes, images, device, rates["matmul_bf16"])
     yield from memory(sizes.models[-1], sizes.batch_sizes[-1], device)
-    yield from inputs(sizes, images, device)
 
 
 def setup(
@@ -130,21 +127,11 @@ def waits(sizes: Sizes, images: ImageSet, device: torch.device) -> Iterator[Row]
         run.take(2)
         with no_waiting() if device.type == "cuda" else contextlib.nullcontext():
             try:
-                run.launch(2)
+                run.start(2)
             except RuntimeError as error:
                 reason = f"{error}".partition("\n")[0]
         case = f"{model} {sizes.batch_sizes[0]} {name} {way}"
         yield Row("waits", case, int(bool(reason)), DIFFERENCES, note=reason)
-
-
-def timed(works: Mapping[str, Work], sizes: Sizes, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of every work in every round, by turns."""
-    return in_turns({name: partial(seconds, work, device) for name, work in works.items()}, range(sizes.rounds))
-
-
-def rate_row(check: str, case: str, amount: float, times: Sequence[float], unit: str, note: str | None = None) -> Row:
-    """``amount`` per second, over the rounds."""
-    return Row(check, case, amount / median(times), unit, amount / min(times), max(times) / min(times), note)
 
 
 def speed(
@@ -158,7 +145,8 @@ def speed(
     for number in sizes.stages:
         if number <= runs["dgl eager"].method.backbone.num_blocks:
             runs[f"dgl {number} stages"] = run_in_streams(args, feed, number)
-    times = timed({name: partial(run.take, sizes.num_steps) for name, run in runs.items()}, sizes, device)
+    works = {name: partial(run.take, sizes.num_steps) for name, run in runs.items()}
+    times = in_turns({name: partial(seconds, work, device) for name, work in works.items()}, range(sizes.rounds))
     medians = {name: median(taken) for name, taken in times.items()}
     amount = sizes.num_steps * batch_size
     for name, taken in times.items():
@@ -166,7 +154,8 @@ def speed(
         share = flops_per_image(model, method) * amount / medians[name] / roof
         over = ", ".join(f"{medians[f'{method} {way}'] / medians[name]:.2f} x {way}" for way in ("eager", "graph"))
         note = f"{over}, {share:.1%} of matmul"
-        yield rate_row("speed", f"{model} {batch_size} {name}", amount, taken, "images/s", note)
+        rate, best, spread = amount / medians[name], amount / min(taken), max(taken) / min(taken)
+        yield Row("speed", f"{model} {batch_size} {name}", rate, "images/s", best, spread, note)
 
 
 def memory(model: str, batch_size: int, device: torch.device) -> Iterator[Row]:
@@ -175,17 +164,3 @@ def memory(model: str, batch_size: int, device: torch.device) -> Iterator[Row]:
     for name, peak in peaks.items():
         note = f"{peak / peaks['bp']:.2f} x bp" if peaks["bp"] else None
         yield Row("memory", f"{model} {batch_size} {name}", peak, "MiB", note=note)
-
-
-def inputs(sizes: Sizes, images: ImageSet, device: torch.device) -> Iterator[Row]:
-    """Images per second of epochs of batches alone, what is drawn for them and moved to the device included."""
-    _, feed = setup("bp", sizes.models[0], sizes.batch_sizes[-1], images, device)
-    epochs = count(1)
-
-    def epoch() -> None:
-        number = next(epochs)
-        for step in range(feed.num_steps):
-            feed.batch(number, step)
-
-    [times] = timed({"epoch": epoch}, sizes, device).values()
-    yield rate_row("input alone", f"crop, flip {feed.batch_size}", feed.num_images, times, "images/s")

@@ -90,7 +90,7 @@ def run(options: Namespace) -> int:
         ratio = table[0]["peak_mib"] / peak if table else 1.0
         row = {"way": variant, "model": model, "batch_size": batch_size, "peak_mib": peak, "loss": loss}
         table.append(row | {"ratio": ratio})
-    print(f"\n{model}, batch {batch_size}, {options.precision}: peak resident memory above that of the warm process")
-    print(tables.text(table, {"way": "", "peak_mib": "MiB", "ratio": "dgl over it", "loss": "loss"}))
-    tables.write_csv(options.out / "memory.csv", table)
+    title = f"{model}, batch {batch_size}, {options.precision}: peak resident memory above that of the warm process"
+    columns = {"way": "", "peak_mib": "MiB", "ratio": "dgl over it", "loss": "loss"}
+    tables.show(title, table, columns, options.out / "memory.csv")
     return int(abs(table[0]["loss"] - table[1]["loss"]) > 1e-3)

@@ -15,8 +15,7 @@ import torch
 
 from benchmarks import tables
 from benchmarks.engine import Run, build_method, cut, make_feed, random_images, settings
-from benchmarks.timing import in_turns
-from benchmarks.workers import Worker
+from benchmarks.workers import Worker, in_turns
 from engine.devices import keep_freed_memory
 from schemas import Args
 
@@ -30,13 +29,7 @@ def work(model: str, batch_size: int, precision: str) -> Args:
 
 
 class Way(NamedTuple):
-    """How it is trained.
-
-    Attributes:
-        kind: ``eager``, ``threads`` or ``processes``.
-        stages: the blocks of every stage.
-        num_threads: inside an operation, of each process.
-    """
+    """How it is trained: as `Run` takes it, and the threads inside an operation of each process."""
 
     kind: str
     stages: tuple[range, ...]

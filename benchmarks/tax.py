@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
-from benchmarks import command, tables
-from benchmarks.engine import Run, build_method, make_feed, with_precision
-from benchmarks.timing import in_turns
-from benchmarks.workers import Worker
+from benchmarks import tables
+from benchmarks.peers.own import Own
+from benchmarks.workers import Worker, in_turns
+from consts import METRICS_FILE, SUMMARY_FILE
 from datamodules import load_data
-from engine.devices import keep_freed_memory, set_determinism
 from schemas import build_args
 
 ROUNDS, EPOCHS, BATCH_SIZE = 3, 5, 64
@@ -22,17 +27,29 @@ FLAGS = ("--dataset", "digits", "--dgl", "--batch_size", BATCH_SIZE, "--epochs",
 LOUD, QUIET = ("--log_interval", "5", "--wandb", "offline"), ("--log_interval", "1000", "--wandb", "disabled")
 
 
-def _command(flags: tuple[str, ...], beside: list[float]) -> float:
-    """Images per second of training in the epochs after the first, by the run's own ``metrics.jsonl``.
+def call(*flags: object) -> float:
+    """Seconds of ``main.py`` with ``flags``."""
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "main.py", *map(str, flags)], capture_output=True, check=True)
+    return time.perf_counter() - begin
 
-    The seconds that the whole command took beside its training steps are added to ``beside``.
-    """
-    done = command.train(*FLAGS, *flags)
-    beside.append(done.seconds - done.summary["train_s"])
-    steps = [line for line in done.lines if line["kind"] == "step"]
+
+def train(*flags: object) -> tuple[list[dict[str, Any]], float]:
+    """The lines of ``metrics.jsonl`` of a run with ``flags``; seconds of the command beside its training steps."""
+    with tempfile.TemporaryDirectory() as place:
+        seconds = call(*flags, "--path", place)
+        (folder,) = Path(place).iterdir()
+        lines = [json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines()]
+        return lines, seconds - json.loads((folder / SUMMARY_FILE).read_text())["train_s"]
+
+
+def _command(flags: tuple[str, ...], beside: list[float]) -> float:
+    """Images per second of training in the epochs after the first; the seconds beside it are added to ``beside``."""
+    lines, seconds_beside = train(*FLAGS, *flags)
+    beside.append(seconds_beside)
+    steps = [line for line in lines if line["kind"] == "step"]
     chunks = [(after["step"] - before["step"], after) for before, after in pairwise(steps) if after["epoch"] > 1]
-    seconds = sum(count / line["images_per_second"] for count, line in chunks)
-    return sum(count for count, _ in chunks) / seconds
+    return sum(count for count, _ in chunks) / sum(count / line["images_per_second"] for count, line in chunks)
 
 
 class Bare:
@@ -42,16 +59,9 @@ class Bare:
         """Images per second of the epochs after the first."""
         args = build_args({"dataset": "digits", "method": "dgl", "batch_size": BATCH_SIZE, "epochs": EPOCHS})
         splits = load_data(args.data, announce=print, progress=False)
-        set_determinism(False)
-        keep_freed_memory()
-        method = build_method(args, spec=splits.spec)
-        feed = make_feed(args, splits.train, spec=splits.spec)
-        run = Run(with_precision(args, method, feed), feed, method)
-        run.take(feed.num_steps)
-        begin = time.perf_counter()
-        for epoch in range(1, EPOCHS):
-            run.take(feed.num_steps, epoch * feed.num_steps)
-        return (EPOCHS - 1) * feed.num_images / (time.perf_counter() - begin)
+        own = Own(args, splits.train, splits.spec)
+        own.train()
+        return (EPOCHS - 1) * own.feed.num_images / sum(own.train() for _ in range(1, EPOCHS))
 
 
 def _bare() -> float:
@@ -65,14 +75,12 @@ def run(options: Namespace) -> int:
     measures: dict[str, Callable[[], float]] = {"bare engine": _bare, "command": partial(_command, QUIET, quiet)}
     measures |= {"command, logging": partial(_command, LOUD, [])}
     rows = tables.rate_rows("what", in_turns(measures, range(ROUNDS), warm_up=False))
-    print(f"\nthe command against the bare engine, median of {ROUNDS}: digits, BasicCNN, batch {BATCH_SIZE}; "
-          "logging: every 5 steps and wandb offline")  # fmt: skip
-    print(tables.text(rows, {"what": "", **tables.RATES}))
-    tables.write_csv(options.out / "tax.csv", rows)
-    helping = [command.call("--help") for _ in range(ROUNDS)]
+    title = f"the command against the bare engine, median of {ROUNDS}: digits, BasicCNN, batch {BATCH_SIZE}"
+    title += "; logging: every 5 steps and wandb offline"
+    tables.show(title, rows, {"what": "", **tables.RATES}, options.out / "tax.csv")
+    helping = [call("--help") for _ in range(ROUNDS)]
     seconds = {"--help": helping, "a run of five epochs, without its training steps": quiet}
     starts = [{"what": name, "seconds": statistics.median(seen), "best": min(seen)} for name, seen in seconds.items()]
-    print(f"\nbeside the training, median of {ROUNDS}")
-    print(tables.text(starts, {"what": "", "seconds": "s", "best": "best"}))
-    tables.write_csv(options.out / "start.csv", starts)
+    columns = {"what": "", "seconds": "s", "best": "best"}
+    tables.show(f"beside the training, median of {ROUNDS}", starts, columns, options.out / "start.csv")
     return 0

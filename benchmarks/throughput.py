@@ -8,13 +8,16 @@ from argparse import Namespace
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from benchmarks import tables
-from benchmarks.calibrate import Calibration, flops_per_image
+from benchmarks.engine import CPU
 from benchmarks.peers import ENGINES, Setting, load
-from benchmarks.timing import in_turns
-from benchmarks.workers import Worker
+from benchmarks.peers.by_hand import network
+from benchmarks.workers import Work, Worker, in_turns, seconds
 
 COLUMNS = {
     "peer": "", "images_per_second": "images/s", "best": "best", "spread": "spread", "ratio": "x first",
@@ -22,6 +25,46 @@ COLUMNS = {
 }  # fmt: skip
 MAX_SPREAD = 1.25  # upper over lower quartile of a peer's turns; above it the machine is too busy to say anything
 TOLERANCE = {"fp32": 0.01, "bf16": 0.05}  # relative, on the mean loss of the checked steps
+
+
+_BATCH, _CHANNELS, _PIXELS, _KERNEL = 64, 128, 16, 5  # the second convolution of BasicCNN
+_REPEATS = 3
+
+
+class Calibration:
+    """A matrix product and a convolution on a device, and how many floating-point operations each takes."""
+
+    def __init__(self, device: torch.device = CPU, side: int = 1024) -> None:
+        a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+        x = torch.randn(_BATCH, _CHANNELS, _PIXELS, _PIXELS, device=device).bfloat16()
+        weight = torch.randn(_CHANNELS, _CHANNELS, _KERNEL, _KERNEL, device=device).bfloat16()
+        x, weight = (value.to(memory_format=torch.channels_last) for value in (x, weight))
+        convolution = 2 * x.numel() * _CHANNELS * _KERNEL**2  # a multiply-add is two operations
+        self._device = device
+        self._operations: dict[str, tuple[Work, float]] = {
+            "matmul_bf16": (lambda: a @ b, 2 * side**3),
+            "conv_bf16": (lambda: F.conv2d(x, weight, padding=_KERNEL // 2), convolution),
+        }
+
+    def measure(self) -> dict[str, float]:
+        """Operations per second, by name."""
+        rates = {}
+        for name, (work, amount) in self._operations.items():
+            work()
+            rates[name] = amount / min(seconds(work, self._device) for _ in range(_REPEATS))
+        return rates
+
+
+def flops_per_image(model: str, method: str) -> float:
+    """Operations of convolutions and linear layers in a training step, over the batch; ``method`` is bp or dgl."""
+    blocks, heads = network(model)
+    x_BCHW, y_B = torch.randn(2, 3, 32, 32), torch.zeros(2, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter:
+        for block, head in zip(blocks, heads, strict=True):
+            x_BCHW = block(x_BCHW if method == "bp" else x_BCHW.detach())
+            if method == "dgl" or block is blocks[-1]:
+                F.cross_entropy(head(x_BCHW), y_B).backward()
+    return counter.get_total_flops() / len(y_B)
 
 
 class Result(NamedTuple):
@@ -96,8 +139,7 @@ def run(options: Namespace) -> int:
     for setting in [Setting(model, size, options.steps) for model in options.model for size in options.batch_size]:
         results, roofs = measure(options.peers, setting, options.rounds)
         table = rows(setting, results, roofs)
-        units = {name: "GB/s" if name == "copy" else "GFLOP/s" for name in roofs}
-        best = ", ".join(f"{name} {rate / 1e9:.0f} {units[name]}" for name, rate in roofs.items())
+        best = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in roofs.items())
         print(
             f"\n{setting.model}, batch {setting.batch_size}, {setting.num_steps} steps a turn; best rates here: {best}"
         )

@@ -1,13 +1,20 @@
-"""Objects in processes of their own, so that no way of training inherits what another one has set up."""
+"""What takes turns: work on a device, and objects in processes of their own.
+
+A process for each way of training lets none inherit what another one has set up.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any
 
+import torch
+
+Work = Callable[[], object]
 _CONTEXT = multiprocessing.get_context("spawn")  # as a user's command starts
 _served: Any = None  # in the child: the object
 
@@ -38,8 +45,7 @@ class Worker:
         before = dict(os.environ)
         os.environ.update(environment or {})
         self._pool.submit(int)  # starts the process
-        for name in environment or {}:
-            del os.environ[name]
+        os.environ.clear()
         os.environ.update(before)
 
     def __enter__(self) -> Worker:
@@ -59,3 +65,28 @@ class Worker:
             Exception: what the method raised, or BrokenProcessPool where the process ended.
         """
         return self.start(method, *args).result()
+
+
+def seconds(work: Work, device: torch.device) -> float:
+    """How long ``work`` takes, until the device has done all that it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    begin = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - begin
+
+
+def in_turns(
+    measures: Mapping[str, Callable[[], float]], rounds: Iterable[object], warm_up: bool = True
+) -> dict[str, list[float]]:
+    """What every measure gave in each of ``rounds``, all of them taking turns; one round before warms up."""
+    if warm_up:
+        for measure in measures.values():
+            measure()
+    found: dict[str, list[float]] = {name: [] for name in measures}
+    for _ in rounds:
+        for name, measure in measures.items():
+            found[name].append(measure())
+    return found

@@ -1,9 +1,13 @@
-"""The same training in several implementations; the time of a turn includes loading its images."""
+"""The same training in several implementations, which benchmarks call peers.
+
+Each has ``losses()``, which trains on 20 batches that are the same for all and returns the loss on each, and
+``train()``, one turn: steps with loading and augmentation, and the seconds that they took.
+"""
 
 from __future__ import annotations
 
 import argparse
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -11,13 +15,7 @@ from schemas import build_args, sections_for
 
 
 class Setting(NamedTuple):
-    """What all peers train on: random images in ten classes.
-
-    Attributes:
-        model: value of ``--model``.
-        batch_size: images in a batch.
-        num_steps: batches in a turn.
-    """
+    """What all peers train on: a network, images in a batch, and batches in a turn; random images in ten classes."""
 
     model: str
     batch_size: int
@@ -29,16 +27,6 @@ class Setting(NamedTuple):
         return self.batch_size * self.num_steps
 
 
-class Peer(Protocol):
-    """One way of training."""
-
-    def losses(self) -> list[float]:
-        """Train on the 20 batches that are the same for all peers, and return the loss on each."""
-
-    def train(self) -> float:
-        """One turn, `Setting.num_steps` steps with loading and augmentation; the seconds that it took."""
-
-
 PEERS = {
     "thesis": "fp32, an optimiser for every block, .item() for every block, DataLoader with PIL images and 2 workers",
     "plain": "fp32, a good loop by hand: one optimiser, numbers read once a turn, the same DataLoader",
@@ -47,8 +35,6 @@ PEERS = {
     "dgl": "this project's engine",
     "bp": "this project's engine with back-propagation instead",
 }
-
-
 ENGINES = ("dgl", "bp")
 
 
@@ -59,17 +45,16 @@ def known(name: str) -> str:
         ArgumentTypeError: there is none.
     """
     kind, colon, words = name.partition(":")
-    overrides = _overrides(words)
-    if kind not in PEERS or (colon and (kind not in ENGINES or not all(overrides.values()))):
+    if kind not in PEERS or (colon and (kind not in ENGINES or not all(_overrides(words).values()))):
         raise argparse.ArgumentTypeError(
             f"there is no peer {name!r}; allowed are {', '.join(PEERS)}, and dgl or bp with :flag=value,flag=value"
         )
     if colon:
         flags = {flag for section in sections_for(kind).values() for flag in section.model_fields}
-        for flag in overrides.keys() - flags:
+        for flag in _overrides(words).keys() - flags:
             raise argparse.ArgumentTypeError(f"{name}: {kind} has no flag {flag}")
         try:
-            build_args({"method": kind, **overrides})
+            build_args({"method": kind, **_overrides(words)})
         except ValidationError as error:
             raise argparse.ArgumentTypeError(f"{name}: {error.errors()[0]['msg']}") from None
     return name
@@ -80,18 +65,21 @@ def _overrides(words: str) -> dict[str, str]:
     return {flag: value for flag, _, value in pairs}
 
 
-def load(name: str, setting: Setting) -> Peer:
+def load(name: str, setting: Setting) -> Any:
     """The peer of a `known` name; its libraries are imported now."""
     kind, colon, words = name.partition(":")
     if kind in ENGINES:
+        from benchmarks.engine import random_images
+        from benchmarks.peers.by_hand import HYPERPARAMETERS
         from benchmarks.peers.own import Own
 
-        return Own(setting, {"method": kind, **(_overrides(words) if colon else {})})
+        others = HYPERPARAMETERS | (_overrides(words) if colon else {})
+        args = build_args({"method": kind, "model": setting.model, "batch_size": setting.batch_size} | others)
+        return Own(args, random_images(setting.num_images))
     if kind == "lightning":
         from benchmarks.peers.lightning import Lightning
 
         return Lightning(setting)
     from benchmarks.peers import by_hand
 
-    loop: type[by_hand.Plain] = getattr(by_hand, kind.capitalize())
-    return loop(setting)
+    return getattr(by_hand, kind.capitalize())(setting)

@@ -7,14 +7,81 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
 
-from benchmarks.engine import MEAN, STD, random_images
+from benchmarks.engine import CPU, MEAN, SPEC, STD, build_method, random_images, settings
 from benchmarks.peers import Setting
-from benchmarks.peers.shared import SGD, check_batches, network, turn
+from datamodules.base import ImageSet
+from datamodules.feed import Feed
+from layers.convolution import Conv2d
+from layers.pooling import AvgPool2d
 
 PADDING = 4
+LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
+SGD: dict[str, Any] = {"lr": LEARNING_RATE, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY}
+# The same as settings of the engine.
+HYPERPARAMETERS: dict[str, Any] = {
+    "learning_rate": LEARNING_RATE, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY, "nesterov": False,
+    "lr_schedule": "constant", "epochs": 1000,
+}  # fmt: skip
+NUM_CHECKED, NUM_WORKERS = 20, 2
+
+
+def network(model: str) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The blocks of ``model``, and the head of each (dgl's default): equal weights every time, torch's own layers."""
+    method = build_method(settings("dgl", model, 2))
+    method.to(memory_format=torch.contiguous_format)  # as torch builds them
+    for layer in method.modules():
+        if type(layer) in (Conv2d, AvgPool2d):
+            layer.__class__ = type(layer).__base__  # type: ignore[assignment]
+    return list(method.backbone.blocks), [method.block_heads(index)[0] for index in range(method.backbone.num_blocks)]
+
+
+def check_feed(batch_size: int) -> Feed:
+    """The batches on which the losses of all peers are compared, in a fixed order and not augmented."""
+    return Feed(random_images(batch_size * NUM_CHECKED), SPEC, batch_size, CPU)
+
+
+def check_batches(setting: Setting) -> list[tuple[Tensor, Tensor]]:
+    """The same batches as normalised (B, 3, 32, 32) images and (B,) labels."""
+    feed = check_feed(setting.batch_size)
+    batches = [feed.batch(0, step) for step in range(NUM_CHECKED)]
+    return [(batch.x_BCHW.contiguous(), batch.y_B) for batch in batches]
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """Images one at a time behind torchvision's transforms, as most people load them."""
+
+    def __init__(self, chosen: ImageSet, *, augment: bool) -> None:
+        self.pixels_PHWC, self.labels = chosen.images_PHWC.numpy(), chosen.labels_P.tolist()
+        moves = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()] if augment else []
+        self.transform = transforms.Compose([*moves, transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """An image and its label."""
+        return self.transform(Image.fromarray(self.pixels_PHWC[index])), self.labels[index]
+
+
+def loader(
+    chosen: ImageSet, batch_size: int, *, train: bool = True, num_workers: int = NUM_WORKERS
+) -> DataLoader[tuple[Tensor, int]]:
+    """An epoch of images; for training they are augmented and shuffled, and a last partial batch is left out.
+
+    The workers stay from one epoch to the next, and load nothing in between.
+    """
+    start = "fork" if num_workers else None  # the default in a process that was spawned is slower
+    return DataLoader(
+        Pictures(chosen, augment=train), batch_size, shuffle=train, drop_last=train, num_workers=num_workers,
+        persistent_workers=num_workers > 0, multiprocessing_context=start,
+    )  # fmt: skip
 
 
 class Plain:
@@ -22,7 +89,9 @@ class Plain:
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self.batches: Callable[[], Iterator[Any]] = turn(setting).__iter__
+        self.batches: Callable[[], Iterator[Any]] = loader(
+            random_images(setting.num_images), setting.batch_size
+        ).__iter__
         self.blocks, self.heads = network(setting.model)
         self.parameters = [p for part in (*self.blocks, *self.heads) for p in part.parameters()]
         self.optimizer = torch.optim.SGD(self.parameters, **SGD)
@@ -42,11 +111,11 @@ class Plain:
         return loss.detach()
 
     def losses(self) -> list[float]:
-        """See `Peer`."""
+        """Those on the batches that are the same for all peers."""
         return [self.step(x, y).item() for x, y in check_batches(self.setting)]
 
     def train(self) -> float:
-        """See `Peer`."""
+        """A turn; the seconds that it took."""
         begin = time.perf_counter()
         for x, y in self.batches():
             self.step(x, y)

@@ -4,38 +4,36 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.engine import Run, build_method, make_feed, random_images, with_precision
-from benchmarks.peers import Setting
-from benchmarks.peers.shared import LEARNING_RATE, MOMENTUM, NUM_CHECKED, WEIGHT_DECAY, check_feed
+from benchmarks.engine import SPEC, Run, build_method, make_feed
+from benchmarks.peers.by_hand import NUM_CHECKED, check_feed
 from consts import LOSS, TRAIN, metric_name
-from engine.devices import keep_freed_memory, set_determinism
-from schemas import build_args
+from datamodules.base import DataSpec, ImageSet
+from engine.devices import choose_precision, keep_freed_memory, set_determinism
+from schemas import Args
 
 
 class Own:
     """A turn is an epoch: the metrics are read once, at its end."""
 
-    def __init__(self, setting: Setting, overrides: dict[str, object]) -> None:
-        sgd = {"learning_rate": LEARNING_RATE, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY, "nesterov": False}
-        common = {"model": setting.model, "batch_size": setting.batch_size, "lr_schedule": "constant", "epochs": 1000}
-        args = build_args(common | sgd | overrides)
+    def __init__(self, args: Args, images: ImageSet, spec: DataSpec = SPEC) -> None:
         set_determinism(False)
         keep_freed_memory()
-        method = build_method(args)
-        images = random_images(setting.num_images)
-        self.feed = make_feed(args, images, two_views=method.two_views)
-        args = with_precision(args, method, self.feed)
-        self.run = Run(args, self.feed, method)
-        self._checked = Run(args, check_feed(setting), method, self.run.optimizer)
+        method = build_method(args, spec=spec)
+        self.feed = make_feed(args, images, spec=spec, two_views=method.two_views)
+        precision, _ = choose_precision(method, self.feed.batch(0, 0))
+        args = args.model_copy(update={"run": args.run.model_copy(update={"precision": precision})})
+        self._run = Run(args, self.feed, method)
         self._taken = 0
 
     def losses(self) -> list[float]:
-        """See `Peer`."""
-        return [self._checked.take(1, step).means(TRAIN)[metric_name(TRAIN, LOSS)] for step in range(NUM_CHECKED)]
+        """Those on the batches that are the same for all peers."""
+        run = self._run
+        run = Run(run.args, check_feed(self.feed.batch_size), run.method, run.optimizer)
+        return [run.take(1, step).means(TRAIN)[metric_name(TRAIN, LOSS)] for step in range(NUM_CHECKED)]
 
     def train(self) -> float:
-        """See `Peer`."""
+        """A turn; the seconds that it took."""
         begin = time.perf_counter()
-        self.run.take(self.feed.num_steps, self._taken)
+        self._run.take(self.feed.num_steps, self._taken)
         self._taken += self.feed.num_steps
         return time.perf_counter() - begin

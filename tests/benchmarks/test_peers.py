@@ -10,7 +10,7 @@ from torch import nn
 
 from benchmarks import peers
 from benchmarks.peers import Setting
-from benchmarks.peers.shared import network
+from benchmarks.peers.by_hand import network
 from layers.convolution import Conv2d
 from layers.pooling import AvgPool2d
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import tables
-from benchmarks.calibrate import flops_per_image
 from benchmarks.peers import Setting
-from benchmarks.throughput import COLUMNS, Result, problems, rows
+from benchmarks.throughput import COLUMNS, Result, flops_per_image, problems, rows
 
 SETTING = Setting("BasicCNN", batch_size=64, num_steps=10)
 STEADY = [1.0, 1.01, 1.02, 1.0, 9.0]  # one stall

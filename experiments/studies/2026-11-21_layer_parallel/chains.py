@@ -13,10 +13,11 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 import torch
 from torch import Tensor
 
-from benchmarks.engine import CPU, as_local, build_method, make_feed, random_images
+from benchmarks.engine import CPU, build_method, make_feed, random_images
 from engine.devices import autocast
 from engine.optimizers import update as engine_update
 from engine.parallel.stage import optimizer_of
+from methods._local import LocalMethod
 from methods._modules import Kept
 from schemas import Args
 
@@ -71,7 +72,8 @@ def best_seconds(work: Callable[[], object], rounds: int) -> float:
 
 def measure(args: Args, rounds: int = 3) -> Chain:
     """Time every block of the network by itself, gradients and update; with the threads that torch has now."""
-    method = as_local(build_method(args))
+    method = build_method(args)
+    assert isinstance(method, LocalMethod)
     optimizer = torch.optim.SGD(method.param_groups(), lr=0.01, momentum=0.9, fused=True)
     batch = make_feed(args, random_images(args.optim.batch_size)).batch(0, 0)
     h_BCHW, found = batch.x_BCHW, []

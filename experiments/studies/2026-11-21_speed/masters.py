@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.engine import Run, build_method, make_feed, random_images, settings
-from benchmarks.timing import in_turns, seconds
+from benchmarks.workers import in_turns, seconds
 from methods._base import Method
 from schemas import OptimArgs
 
