@@ -22,22 +22,19 @@ from schemas import build_args
 
 BATCH_SIZE, NUM_IMAGES, MAX_EPOCHS, NUM_SEEDS = 64, 10_000, 15, 3
 
-Points = Iterator[tuple[float, float]]  # after every epoch: seconds since training began, test accuracy in percent
 
-
-def _command(data_dir: str, seed: int) -> Points:
-    """``main.py``, by its own ``metrics.jsonl``."""
+def _command(data_dir: str, seed: int) -> Iterator[tuple[float, float]]:
+    """After every epoch of ``main.py``: seconds since training began, and test accuracy in percent."""
     flags = ("--dgl", "--dataset", "folder", "--data_dir", data_dir, "--train_size", NUM_IMAGES, "--seed", seed,
              "--batch_size", BATCH_SIZE, "--learning_rate", LEARNING_RATE, "--no_nesterov", "--weight_decay",
              WEIGHT_DECAY, "--lr_schedule", "constant", "--epochs", MAX_EPOCHS, "--wandb", "offline")  # fmt: skip
-    lines, _ = train(*flags)
-    for line in lines:
+    for line in train(*flags)[0]:
         if line["kind"] == "epoch":
             yield line["time_s"], line[metric_name(TEST, ACCURACY)]
 
 
-def _thesis(splits: Splits, seed: int) -> Points:
-    """The thesis's loop, tested on the same images after every epoch."""
+def _thesis(splits: Splits, seed: int) -> Iterator[tuple[float, float]]:
+    """The same of the thesis's loop, tested on the same images."""
     torch.manual_seed(seed)
     peer = Thesis(Setting("BasicCNN", BATCH_SIZE, 1))
     for layer in torch.nn.ModuleList([*peer.blocks, *peer.heads]).modules():

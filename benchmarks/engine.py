@@ -139,11 +139,7 @@ class Run:
         self._held.close()
 
     def start(self, count: int, first: int = 0) -> Callable[[], Totals]:
-        """Take ``count`` steps of one epoch, from number ``first`` on, without waiting for the device.
-
-        Returns:
-            What waits for it and reads the sums of the metrics; with stages that has been done.
-        """
+        """Take ``count`` steps of one epoch, from number ``first`` on; the result waits for them and reads the metrics."""
         steps = range(first, first + count)
         course = Course(steps, self._stepper.batch, Totals(), lambda step: None, lambda: False)
         if self._layout is not None:
@@ -164,6 +160,5 @@ class Run:
 
     def state(self) -> list[torch.Tensor]:
         """Every parameter, buffer and tensor of the optimizer."""
-        entries = self.optimizer.state.values()
-        held = [value for entry in entries for value in entry.values() if isinstance(value, torch.Tensor)]
+        held = [value for entry in self.optimizer.state.values() for value in entry.values() if torch.is_tensor(value)]
         return [*self.method.state_dict().values(), *held]

@@ -31,26 +31,21 @@ def _rate(batches: Callable[[], Iterable[Any]]) -> float:
 
 def _ways(batch_size: int) -> dict[str, Callable[[], Iterable[Any]]]:
     """What gives an epoch of batches, by name."""
-    feed = make_feed(settings("bp", "BasicCNN", batch_size), random_images(NUM_IMAGES))
-    setting, epochs = Setting("BasicCNN", batch_size, NUM_IMAGES // batch_size), count()
-    loaders = {
-        f"DataLoader, {workers} workers": loader(random_images(NUM_IMAGES), batch_size, num_workers=workers).__iter__
-        for workers in (0, 2)
+    images, epochs = random_images(NUM_IMAGES), count()
+    feed = make_feed(settings("bp", "BasicCNN", batch_size), images)
+    return {
+        "DataLoader, 0 workers": loader(images, batch_size, num_workers=0).__iter__,
+        "DataLoader, 2 workers": loader(images, batch_size, num_workers=2).__iter__,
+        "tuned": Tuned(Setting("BasicCNN", batch_size, NUM_IMAGES // batch_size)).batches,
+        "feed": lambda: map(partial(feed.batch, next(epochs)), range(feed.num_steps)),
     }
-
-    def ours() -> Iterable[Any]:
-        epoch = next(epochs)
-        return (feed.batch(epoch, step) for step in range(feed.num_steps))
-
-    return {**loaders, "tuned": Tuned(setting).batches, "feed": ours}
 
 
 def run(options: Namespace) -> int:
     """Print and write the table: crop, flip and normalise, nothing trained."""
     rows = []
     for batch_size in options.batch_size:
-        measures = {name: partial(_rate, batches) for name, batches in _ways(batch_size).items()}
-        rates = in_turns(measures, range(ROUNDS))
+        rates = in_turns({name: partial(_rate, ways) for name, ways in _ways(batch_size).items()}, range(ROUNDS))
         rows += [row | {"batch_size": batch_size} for row in tables.rate_rows("way", rates)]
     columns = {"way": "", "batch_size": "batch", **tables.RATES}
     tables.show("input pipeline alone: random crop, flip and normalise", rows, columns, options.out / "input.csv")

@@ -80,8 +80,7 @@ def measure(device: torch.device) -> Iterator[Row]:
     set_determinism(False)
     yield from waits(sizes, images, device)
     rates = Calibration(device, sizes.matmul_side).measure()
-    for name, rate in rates.items():
-        yield Row("calibration", name, rate, "FLOP/s")
+    yield from (Row("calibration", name, rate, "FLOP/s") for name, rate in rates.items())
     for model, batch_size in product(sizes.models, sizes.batch_sizes):
         yield from speed(model, batch_size, sizes, images, device, rates["matmul_bf16"])
     yield from memory(sizes.models[-1], sizes.batch_sizes[-1], device)

@@ -87,9 +87,8 @@ def run(options: Namespace) -> int:
     for variant in VARIANTS:
         with Worker(Steps, variant, model, batch_size, options.precision, environment=EAGER_FREE) as worker:
             peak, loss = worker.ask("measure")
-        ratio = table[0]["peak_mib"] / peak if table else 1.0
         row = {"way": variant, "model": model, "batch_size": batch_size, "peak_mib": peak, "loss": loss}
-        table.append(row | {"ratio": ratio})
+        table.append(row | {"ratio": table[0]["peak_mib"] / peak if table else 1.0})
     title = f"{model}, batch {batch_size}, {options.precision}: peak resident memory above that of the warm process"
     columns = {"way": "", "peak_mib": "MiB", "ratio": "dgl over it", "loss": "loss"}
     tables.show(title, table, columns, options.out / "memory.csv")

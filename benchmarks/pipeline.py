@@ -125,8 +125,9 @@ def compare(args: Args, options: Namespace) -> int:
     for row in rows:
         ratios = sorted(first / own for first, own in zip(reference, seconds[row["way"]], strict=True))
         row |= {"ratio": statistics.median(ratios), "lowest": ratios[0], "highest": ratios[-1]}
-    print("images per second; median of the rounds' ratios to the first, and their range")
-    print(tables.text(rows, {"way": "", **tables.RATES, "lowest": "lowest", "highest": "highest"}))
+    columns = {"way": "", **tables.RATES, "lowest": "lowest", "highest": "highest"}
+    title = "images per second; median of the rounds' ratios to the first, and their range"
+    tables.show(title, rows, columns, options.out / "pipeline.csv")
     names = list(ways)
     pairs = [(names[0], names[4]), (names[1], names[2]), (names[1], names[3])]  # as many threads in an operation
     differ = [

@@ -25,10 +25,7 @@ COLUMNS = {
 }  # fmt: skip
 MAX_SPREAD = 1.25  # upper over lower quartile of a peer's turns; above it the machine is too busy to say anything
 TOLERANCE = {"fp32": 0.01, "bf16": 0.05}  # relative, on the mean loss of the checked steps
-
-
 _BATCH, _CHANNELS, _PIXELS, _KERNEL = 64, 128, 16, 5  # the second convolution of BasicCNN
-_REPEATS = 3
 
 
 class Calibration:
@@ -51,7 +48,7 @@ class Calibration:
         rates = {}
         for name, (work, amount) in self._operations.items():
             work()
-            rates[name] = amount / min(seconds(work, self._device) for _ in range(_REPEATS))
+            rates[name] = 3 * amount / sum(seconds(work, self._device) for _ in range(3))
         return rates
 
 
@@ -83,20 +80,16 @@ class Result(NamedTuple):
 
 def measure(names: list[str], setting: Setting, rounds: int) -> tuple[list[Result], dict[str, float]]:
     """Let the peers take turns, the calibration among them; its rates are the best of the rounds."""
-    roofs: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
         workers = {name: stack.enter_context(Worker(load, name, setting)) for name in names}
         calibration = stack.enter_context(Worker(Calibration))
         losses = {name: statistics.fmean(worker.ask("losses")) for name, worker in workers.items()}
-
-        def calibrate() -> float:
-            for key, rate in calibration.ask("measure").items():
-                roofs[key] = max(rate, roofs.get(key, 0.0))
-            return 0.0
-
         turns = {name: partial(worker.ask, "train") for name, worker in workers.items()}
+        turns["calibration"] = partial(calibration.ask, "measure")
         bar = tqdm(range(rounds), leave=False, unit="round", desc=f"{setting.model} {setting.batch_size}")
-        times = in_turns(turns | {"calibration": calibrate}, bar)
+        times: dict[str, list[Any]] = in_turns(turns, bar)
+    rates = times["calibration"]
+    roofs = {name: max(seen[name] for seen in rates) for name in rates[0]}
     return [Result(name, losses[name], times[name]) for name in names], roofs
 
 
@@ -127,9 +120,9 @@ def rows(setting: Setting, results: list[Result], roofs: dict[str, float]) -> li
         roof = roofs["conv_bf16"] / flops["bp" if result.name.startswith("bp") else "dgl"]
         row = {"model": setting.model, "batch_size": setting.batch_size, "peer": result.name}
         row |= {"images_per_second": rate, "best": setting.num_images / min(result.seconds), "spread": result.spread}
-        row |= {"ratio": rate / rates[0], "roof": roof}
-        row |= {"percent_of_roof": 100 * rate / roof if ":" not in result.name else None}
-        table.append(row | {"loss": result.loss})
+        percent = 100 * rate / roof if ":" not in result.name else None
+        row |= {"ratio": rate / rates[0], "roof": roof, "percent_of_roof": percent, "loss": result.loss}
+        table.append(row)
     return table
 
 

@@ -10,11 +10,12 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 Work = Callable[[], object]
+Value = TypeVar("Value")
 _CONTEXT = multiprocessing.get_context("spawn")  # as a user's command starts
 _served: Any = None  # in the child: the object
 
@@ -79,13 +80,13 @@ def seconds(work: Work, device: torch.device) -> float:
 
 
 def in_turns(
-    measures: Mapping[str, Callable[[], float]], rounds: Iterable[object], warm_up: bool = True
-) -> dict[str, list[float]]:
+    measures: Mapping[str, Callable[[], Value]], rounds: Iterable[object], warm_up: bool = True
+) -> dict[str, list[Value]]:
     """What every measure gave in each of ``rounds``, all of them taking turns; one round before warms up."""
     if warm_up:
         for measure in measures.values():
             measure()
-    found: dict[str, list[float]] = {name: [] for name in measures}
+    found: dict[str, list[Value]] = {name: [] for name in measures}
     for _ in rounds:
         for name, measure in measures.items():
             found[name].append(measure())

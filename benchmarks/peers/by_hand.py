@@ -23,7 +23,6 @@ from layers.pooling import AvgPool2d
 PADDING = 4
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
 SGD: dict[str, Any] = {"lr": LEARNING_RATE, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY}
-# The same as settings of the engine.
 HYPERPARAMETERS: dict[str, Any] = {
     "learning_rate": LEARNING_RATE, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY, "nesterov": False,
     "lr_schedule": "constant", "epochs": 1000,
@@ -88,10 +87,8 @@ class Plain:
     """In fp32: backward as soon as a block's loss is known, one optimiser, and numbers read once a turn."""
 
     def __init__(self, setting: Setting) -> None:
-        self.setting = setting
-        self.batches: Callable[[], Iterator[Any]] = loader(
-            random_images(setting.num_images), setting.batch_size
-        ).__iter__
+        self.setting, images = setting, random_images(setting.num_images)
+        self.batches: Callable[[], Iterator[Any]] = loader(images, setting.batch_size).__iter__
         self.blocks, self.heads = network(setting.model)
         self.parameters = [p for part in (*self.blocks, *self.heads) for p in part.parameters()]
         self.optimizer = torch.optim.SGD(self.parameters, **SGD)
