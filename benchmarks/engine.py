@@ -139,7 +139,7 @@ class Run:
         self._held.close()
 
     def start(self, count: int, first: int = 0) -> Callable[[], Totals]:
-        """Take ``count`` steps of one epoch, from number ``first`` on; the result waits for them and reads the metrics."""
+        """Take ``count`` steps of one epoch, from number ``first`` on; the result waits and reads the metrics."""
         steps = range(first, first + count)
         course = Course(steps, self._stepper.batch, Totals(), lambda step: None, lambda: False)
         if self._layout is not None:

@@ -1,15 +1,14 @@
-"""What takes turns: work on a device, and objects in processes of their own.
-
-A process for each way of training lets none inherit what another one has set up.
-"""
+"""What takes turns: work on a device, and objects in processes of their own, which share no set-up."""
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 import torch
@@ -53,6 +52,8 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(BrokenProcessPool):
+            self._pool.submit(_make, list, ()).result()  # a DataLoader's own processes would outlive the object
         self._pool.shutdown()
 
     def start(self, method: str, *args: Any) -> Future[Any]:
