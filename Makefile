@@ -62,7 +62,8 @@ figures: $(SETUP) ## draw the figures in images/ from the results that the studi
 	draw 2026-11-21_thesis ranking thesis; \
 	draw 2026-11-21_learning_rates against learning_rates; \
 	$(PY) -m benchmarks.tables experiments/studies/2026-11-21_speed/throughput.csv images/speed.svg; echo images/speed.svg; \
-	$(PY) -m benchmarks.scaling.figure experiments/studies/2026-11-21_layer_parallel/scaling.csv images/scaling.svg; echo images/scaling.svg
+	scaling=experiments/studies/2026-11-21_layer_parallel; \
+	$(PY) $$scaling/figure.py $$scaling/scaling.csv images/scaling.svg; echo images/scaling.svg
 
 bench: $(SETUP) ## the benchmarks
 	@$(PY) -m benchmarks $(ARGS)

@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, feeding, memory, on_gpu, pipeline, tax, throughput
+from benchmarks import accuracy, feeding, gpu, memory, pipeline, tax, throughput
 from benchmarks.peers import PEERS, known
 from consts import NETWORKS
 from utils import UserError
 
 BENCHMARKS = {
     "throughput": throughput, "memory": memory, "input": feeding, "tax": tax,
-    "pipeline": pipeline, "accuracy": accuracy, "gpu": on_gpu,
+    "pipeline": pipeline, "accuracy": accuracy, "gpu": gpu,
 }  # fmt: skip
 # What differs from the defaults of the others.
 OWN: dict[str, dict[str, object]] = {
@@ -43,14 +43,8 @@ def at_least(smallest: int) -> Callable[[str], int]:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("what", nargs="?", choices=tuple(BENCHMARKS), help="[default: the first three]")
-    parser.add_argument(
-        "--model",
-        nargs="+",
-        choices=tuple(NETWORKS),
-        default=None,
-        help="[default BasicCNN VGG11; memory: VGG16]",
-    )
-    parser.add_argument("--batch_size", nargs="+", type=at_least(1), default=None, help="[default 64; memory: 256]")
+    parser.add_argument("--model", nargs="+", choices=tuple(NETWORKS), help="[default BasicCNN VGG11; memory: VGG16]")
+    parser.add_argument("--batch_size", nargs="+", type=at_least(1), help="[default 64; memory: 256]")
     parser.add_argument("--peers", nargs="+", type=known, default=list(PEERS), help="of throughput: " + "; ".join(
         f"{name}: {what}" for name, what in PEERS.items()))  # fmt: skip
     parser.add_argument("--rounds", type=at_least(2), default=5, help="turns of every peer [default 5]")
@@ -61,16 +55,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--target", type=float, default=60.0, help="of accuracy: percent of the test images")
     parser.add_argument("--device", default="cuda", help="of gpu; on a cpu it only shows that the bits are equal")
     parser.add_argument("--out", type=Path, default=Path("experiments/benchmarks"), help="where CSV and chart go")
-    parser.add_argument("--variant", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def main() -> int:
     """Run the benchmark that was named, or all."""
     options = _parse()
-    if options.variant:
-        memory.measure(options)
-        return 0
     import torch
 
     begin = time.monotonic()

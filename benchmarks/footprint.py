@@ -8,99 +8,85 @@ steps of another small network have loaded the libraries; on a GPU what PyTorch'
 from __future__ import annotations
 
 import gc
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
+import cli
+from benchmarks.engine import Run, build_method, make_feed, random_images, settings
+from benchmarks.workers import Work, Worker
+from engine.devices import resolve_device
+from schemas import Args
 from utils import UsageError, UserError
 
-# glibc gives large freed blocks back at once, so that resident memory follows what is allocated.
+# glibc gives large freed blocks back at once, so that resident memory follows what is allocated. It reads them when a
+# process starts.
 EAGER_FREE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 STEPS = 3  # the optimiser's state is there from the first on
+
+
+def peak_mib(work: Work, device: torch.device) -> float:
+    """The most memory that was in use at once during ``work``, above what was in use before it, in MiB.
+
+    On a CPU it is resident memory of the process, which should run with `EAGER_FREE`.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far, see proc(5)
+    before = _resident_kib()["VmRSS"]  # now
+    work()
+    return (_resident_kib()["VmHWM"] - before) / 2**10  # at most
+
+
+def _resident_kib() -> dict[str, int]:
+    lines = re.findall(r"(VmRSS|VmHWM):\s*(\d+) kB", Path("/proc/self/status").read_text())
+    return {name: int(number) for name, number in lines}
 
 
 def footprint(flags: Sequence[str]) -> float:
     """The figure, from a process of its own.
 
     Raises:
-        CalledProcessError: the flags are wrong; a line on stderr says why.
-    """
-    command = [sys.executable, "-m", "benchmarks.footprint", *flags]
-    home = Path(__file__).parents[1]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=home)
-    return float(done.stdout)
-
-
-def _resident(which: str) -> int:
-    """Bytes: ``VmRSS`` now, ``VmHWM`` at most since `_forget_peak`."""
-    found = re.search(rf"{which}:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1]) * 1024
-
-
-def _forget_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")  # see proc(5); getrusage's peak would be that of the imports
-
-
-def main(words: list[str]) -> None:
-    """Print the figure.
-
-    Raises:
         UsageError: the flags are wrong, or leave the precision open.
     """
-    import torch
-    from loguru import logger
-
-    import cli
-    from benchmarks.on_gpu.runs import SPEC, Run, build_method, random_images
-    from datamodules.feed import Feed
-    from engine.devices import resolve_device
-    from schemas import Args
-
-    logger.remove()
-
-    def train(args: Args, device: torch.device) -> Run:
-        method, size = build_method(args, device), args.optim.batch_size
-        feed = Feed(
-            random_images(size * STEPS), SPEC, size, device, augment=args.data, two_views=method.two_views
-        )  # fmt: skip
-        run = Run(args, feed, method)
-        run.take(STEPS)
-        return run
-
-    asked = cli.parse(words)
+    asked = cli.parse([*flags])
     if asked.args is None or asked.verb != "train":
-        raise UsageError(f"{' '.join(words)}: allowed are the flags of a training run; give those alone")
-    device, precision = resolve_device(asked.args.run.device), asked.args.run.precision
+        raise UsageError(f"{' '.join(flags)}: allowed are the flags of a training run; give those alone")
     if asked.args.run.layer_parallel != "off" or asked.args.run.compile:
         raise UsageError("--layer_parallel and --compile have no effect here: one process takes eager steps; omit them")
-    if precision == "auto":
+    if asked.args.run.precision == "auto":
         raise UsageError("--precision auto: the memory goes by it; give fp32 or bf16")
-    warm = cli.parse(["--model", "BasicCNN", "--batch_size", "2", "--epochs", "1", "--precision", precision]).args
-    assert warm is not None
-    train(warm, device)
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-    else:
-        _forget_peak()
-        before = _resident("VmRSS")
-    run = train(asked.args, device)
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident("VmHWM")
-    del run  # until here, so that nothing of it was freed
-    print(f"{(peak - before) / 2**20:.1f}")
+    with Worker(Training, asked.args, environment=EAGER_FREE) as worker:
+        return float(worker.ask("peak"))
+
+
+class Training:
+    """Some steps of a training run, once the libraries are loaded."""
+
+    def __init__(self, args: Args) -> None:
+        self._args, self._device = args, resolve_device(args.run.device)
+        self._train(settings("bp", "BasicCNN", 2, precision=args.run.precision))
+
+    def _train(self, args: Args) -> None:
+        method = build_method(args, self._device)
+        images = random_images(args.optim.batch_size * STEPS)
+        Run(args, make_feed(args, images, self._device, two_views=method.two_views), method).take(STEPS)
+
+    def peak(self) -> float:
+        """The most that the run takes, in MiB."""
+        return peak_mib(lambda: self._train(self._args), self._device)
 
 
 if __name__ == "__main__":
-    if not EAGER_FREE.items() <= os.environ.items():  # glibc reads them when a process starts
-        command = [sys.executable, "-m", "benchmarks.footprint", *sys.argv[1:]]
-        os.execve(sys.executable, command, os.environ | EAGER_FREE)
     try:
-        main(sys.argv[1:])
+        print(f"{footprint(sys.argv[1:]):.1f}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

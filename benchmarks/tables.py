@@ -1,17 +1,20 @@
-"""Rows of figures as text, as a CSV and as bars under their roof.
+"""Tables of figures as text, as a CSV and as a bar chart.
 
 ``python -m benchmarks.tables throughput.csv speed.svg`` draws a CSV again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 Row = Mapping[str, Any]
+RATES = {"images_per_second": "images/s", "slowest": "slowest", "best": "best", "ratio": "x first"}  # see `rate_rows`
 
 
 def _shown(value: Any) -> str:
@@ -33,6 +36,17 @@ def text(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
+def rate_rows(key: str, rates: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    """A row for each name, which stands under ``key``: median, slowest and best rate, and the median over the first."""
+    medians = {name: statistics.median(seen) for name, seen in rates.items()}
+    first = next(iter(medians.values()))
+    return [
+        {key: name, "images_per_second": medians[name], "slowest": min(seen), "best": max(seen),
+         "ratio": medians[name] / first}
+        for name, seen in rates.items()
+    ]  # fmt: skip
+
+
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """All columns, numbers to six places."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +55,12 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
         writer.writeheader()
         for row in rows:
             writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+def show(title: str, rows: Sequence[Row], columns: Mapping[str, str], path: Path) -> None:
+    """Print a title and the table, and write it."""
+    print(f"\n{title}\n{text(rows, columns)}")
+    write_csv(path, rows)
 
 
 def draw_bars(path: Path, rows: Sequence[Row]) -> None:
@@ -54,13 +74,12 @@ def draw_bars(path: Path, rows: Sequence[Row]) -> None:
     figure, axes = pyplot.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.6), squeeze=False)
     for axis, (model, batch_size) in zip(axes[0], panels, strict=True):
         shown = [row for row in rows if (row["model"], row["batch_size"]) == (model, batch_size)]
-        ours = [row["peer"].startswith(("dgl", "bp")) for row in shown]
         places = range(len(shown))
-        rates = [row["images_per_second"] for row in shown]
-        axis.bar(places, rates, color=["#2a6f97" if own else "#b8c4cc" for own in ours])
+        colors = ["#2a6f97" if row["peer"].startswith(("dgl", "bp")) else "#b8c4cc" for row in shown]
+        bars = axis.bar(places, [row["images_per_second"] for row in shown], color=colors)
+        axis.bar_label(bars, [f"{row['ratio']:.2f}x" for row in shown], fontsize=8)
         for place, row in zip(places, shown, strict=True):
             axis.plot([place - 0.4, place + 0.4], [row["roof"]] * 2, color="#c1121f", linewidth=1.5)
-            axis.text(place, row["images_per_second"], f"{row['ratio']:.2f}x", ha="center", va="bottom", fontsize=8)
         axis.set_xticks(places, [row["peer"] for row in shown], rotation=30, ha="right")
         axis.set_title(f"{model}, batch {batch_size:.0f}", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
@@ -79,10 +98,9 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
 
 
 def _number(cell: str) -> float | str:
-    try:
+    with contextlib.suppress(ValueError):
         return float(cell)
-    except ValueError:
-        return cell
+    return cell
 
 
 if __name__ == "__main__":

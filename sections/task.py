@@ -22,6 +22,7 @@ Reference numbers:
 
 from __future__ import annotations
 
+import sys
 from typing import Any, ClassVar, Literal
 
 from pydantic import create_model, model_validator
@@ -90,10 +91,12 @@ def weighted(task: type[TaskArgs]) -> type[TaskArgs]:
         0.0, f"weight of {task.ABOUT}, beside weight 1 of the rule's own loss (or those of --ssl)", ge=0, needs=INNER,
         requires=requires, excludes=excludes,
     )  # fmt: skip
-    return create_model(
+    made: type[TaskArgs] = create_model(
         task.__name__, __base__=task, __module__=task.__module__, __doc__=task.__doc__,
         **{task.weight_name(): (float, weight)},
     )  # type: ignore[call-overload]  # fmt: skip
+    setattr(sys.modules[task.__module__], task.__name__, made)  # where pickle looks for it
+    return made
 
 
 TASKS = {name: weighted(section) for name, section in found("sections.tasks", TaskArgs).items()}

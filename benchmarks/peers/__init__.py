@@ -1,28 +1,22 @@
-"""The same training as different hands write it. Each file is one way; a turn of it is timed with its loading."""
+"""The same training in several implementations, which benchmarks call peers.
+
+Each has ``losses()``, which trains on 20 batches that are the same for all and returns the loss on each, and
+``train()``, one turn: steps with loading and augmentation, and the seconds that they took.
+"""
 
 from __future__ import annotations
 
 import argparse
-import importlib
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from torch import Tensor
 
 from schemas import build_args, sections_for
-
-Batches = Sequence[tuple[Tensor, Tensor]]  # normalised (B, 3, 32, 32) images and (B,) labels
+from sections.fields import fields_of
 
 
 class Setting(NamedTuple):
-    """What all peers train on: random images in ten classes.
-
-    Attributes:
-        model: value of ``--model``.
-        batch_size: images in a batch.
-        num_steps: batches in a turn.
-    """
+    """What all peers train on: a network, images in a batch, and batches in a turn; random images in ten classes."""
 
     model: str
     batch_size: int
@@ -34,16 +28,6 @@ class Setting(NamedTuple):
         return self.batch_size * self.num_steps
 
 
-class Peer(Protocol):
-    """One way of training."""
-
-    def losses(self, batches: Batches) -> list[float]:
-        """Train on these batches, and return the network's loss on each; shows that all peers compute the same."""
-
-    def train(self) -> float:
-        """One turn, `Setting.num_steps` steps with loading and augmentation; the seconds that it took."""
-
-
 PEERS = {
     "thesis": "fp32, an optimiser for every block, .item() for every block, DataLoader with PIL images and 2 workers",
     "plain": "fp32, a good loop by hand: one optimiser, numbers read once a turn, the same DataLoader",
@@ -52,6 +36,7 @@ PEERS = {
     "dgl": "this project's engine",
     "bp": "this project's engine with back-propagation instead",
 }
+ENGINES = ("dgl", "bp")
 
 
 def known(name: str) -> str:
@@ -60,42 +45,42 @@ def known(name: str) -> str:
     Raises:
         ArgumentTypeError: there is none.
     """
-    kind, _, settings = name.partition(":")
-    is_complete = all(part.partition("=")[2] for part in settings.split(",")) if settings else ":" not in name
-    if kind not in PEERS or (":" in name and kind not in ("dgl", "bp")) or not is_complete:
+    kind, colon, words = name.partition(":")
+    if kind not in PEERS or (colon and (kind not in ENGINES or not all(_overrides(words).values()))):
         raise argparse.ArgumentTypeError(
             f"there is no peer {name!r}; allowed are {', '.join(PEERS)}, and dgl or bp with :flag=value,flag=value"
         )
-    if settings:
-        _check(kind, _overrides(settings), name)
+    if colon:
+        flags = {flag for section in sections_for(kind).values() for flag in fields_of(section)}
+        for flag in _overrides(words).keys() - flags:
+            raise argparse.ArgumentTypeError(f"{name}: {kind} has no flag {flag}")
+        try:
+            build_args({"method": kind, **_overrides(words)})
+        except ValidationError as error:
+            raise argparse.ArgumentTypeError(f"{name}: {error.errors()[0]['msg']}") from None
     return name
 
 
-def _check(method: str, overrides: dict[str, object], name: str) -> None:
-    known_flags = {flag for section in sections_for(method).values() for flag in section.model_fields}
-    for flag in overrides:
-        if flag not in known_flags:
-            raise argparse.ArgumentTypeError(f"{name}: {method} has no flag {flag}")
-    try:
-        build_args({"method": method, **overrides})
-    except ValidationError as error:
-        raise argparse.ArgumentTypeError(f"{name}: {error.errors()[0]['msg']}") from None
+def _overrides(words: str) -> dict[str, str]:
+    pairs = [word.partition("=") for word in words.split(",")]
+    return {flag: value for flag, _, value in pairs}
 
 
-def _overrides(settings: str) -> dict[str, object]:
-    overrides: dict[str, object] = {}
-    for part in settings.split(",") if settings else ():
-        flag, _, value = part.partition("=")
-        overrides[flag] = value
-    return overrides
+def load(name: str, setting: Setting) -> Any:
+    """The peer of a `known` name; its libraries are imported now."""
+    kind, colon, words = name.partition(":")
+    if kind in ENGINES:
+        from benchmarks.engine import random_images
+        from benchmarks.peers.by_hand import HYPERPARAMETERS
+        from benchmarks.peers.own import Own
 
+        others = HYPERPARAMETERS | (_overrides(words) if colon else {})
+        args = build_args({"method": kind, "model": setting.model, "batch_size": setting.batch_size} | others)
+        return Own(args, random_images(setting.num_images))
+    if kind == "lightning":
+        from benchmarks.peers.lightning import Lightning
 
-def load(name: str, setting: Setting) -> Peer:
-    """The peer of a `known` name."""
-    kind, _, settings = name.partition(":")
-    module = importlib.import_module(f"benchmarks.peers.{'own' if kind in ('dgl', 'bp') else kind}")
-    if kind in ("dgl", "bp"):
-        peer: Peer = module.Own(setting, {"method": kind, **_overrides(settings)})
-        return peer
-    peer = module.PEER(setting)
-    return peer
+        return Lightning(setting)
+    from benchmarks.peers import by_hand
+
+    return getattr(by_hand, kind.capitalize())(setting)

@@ -1,4 +1,4 @@
-"""As Lightning's manual shows it: manual optimisation, an optimiser for every block, `self.log` for every number."""
+"""Local losses as Lightning's manual shows it: manual optimisation, an optimiser per block, `self.log` per number."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from benchmarks.peers import Batches, Setting
-from benchmarks.peers._common import SGD, network
-from benchmarks.peers._pictures import turn
+from benchmarks.engine import random_images
+from benchmarks.peers import Setting
+from benchmarks.peers.by_hand import SGD, check_batches, loader, network
 
 
 class Module(pl.LightningModule):
     """Every block with its own loss."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, blocks: list[nn.Module], heads: list[nn.Module]) -> None:
         super().__init__()
         self.automatic_optimization = False
-        blocks, heads = network(model)
         self.blocks, self.heads = torch.nn.ModuleList(blocks), torch.nn.ModuleList(heads)
         self.seen: list[Tensor] = []
         self.seconds = 0.0
@@ -64,7 +63,8 @@ class Lightning:
     def __init__(self, setting: Setting) -> None:
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module="(pytorch_lightning|lightning_fabric).*")
-        self.module, self.loader = Module(setting.model), turn(setting)
+        self.setting, self.module = setting, Module(*network(setting.model))
+        self.loader = loader(random_images(setting.num_images), setting.batch_size)
 
     def _fit(self, batches: Any) -> None:
         trainer = pl.Trainer(
@@ -73,17 +73,14 @@ class Lightning:
         )  # fmt: skip
         trainer.fit(self.module, batches)
 
-    def losses(self, batches: Batches) -> list[float]:
-        """See `Peer`."""
+    def losses(self) -> list[float]:
+        """Those on the batches that are the same for all peers."""
         self.module.seen.clear()
-        self._fit(DataLoader(list(batches), batch_size=None))  # type: ignore[arg-type]
+        self._fit(DataLoader(check_batches(self.setting), batch_size=None))  # type: ignore[arg-type]
         return [loss.item() for loss in self.module.seen]
 
     def train(self) -> float:
-        """See `Peer`. What `fit` does before and after the epoch is left out: a run has it once."""
+        """A turn; its seconds without what `fit` does before and after the epoch, since a run has it once."""
         self.module.seen.clear()
         self._fit(self.loader)
         return self.module.seconds
-
-
-PEER = Lightning

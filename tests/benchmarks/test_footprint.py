@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.footprint import footprint, main
+from benchmarks.footprint import footprint
 from datamodules.base import DataSpec
 from model import build_backbone
 from schemas import ModelArgs
@@ -24,7 +24,7 @@ from utils import UsageError
 )
 def test_what_is_not_a_training_run_is_refused(words: list[str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        main(words)
+        footprint(words)
 
 
 def test_weights_gradients_and_momentum_are_in_it() -> None:

@@ -10,8 +10,7 @@ from torch import nn
 
 from benchmarks import peers
 from benchmarks.peers import Setting
-from benchmarks.peers._common import network
-from benchmarks.worker import check_batches
+from benchmarks.peers.by_hand import network
 from layers.convolution import Conv2d
 from layers.pooling import AvgPool2d
 
@@ -20,7 +19,7 @@ SETTING = Setting("VGGs", batch_size=8, num_steps=2)
 
 @pytest.fixture(scope="module")
 def reference() -> list[float]:
-    return peers.load("thesis", SETTING).losses(check_batches(SETTING))
+    return peers.load("thesis", SETTING).losses()
 
 
 def test_there_is_something_to_learn(reference: list[float]) -> None:
@@ -29,12 +28,12 @@ def test_there_is_something_to_learn(reference: list[float]) -> None:
 
 @pytest.mark.parametrize(("name", "tolerance"), [("plain", 1e-5), ("tuned", 0.02), ("lightning", 0.02), ("dgl", 0.02)])
 def test_every_peer_computes_what_the_thesis_computes(name: str, tolerance: float, reference: list[float]) -> None:
-    losses = peers.load(name, SETTING).losses(check_batches(SETTING))
+    losses = peers.load(name, SETTING).losses()
     torch.testing.assert_close(torch.tensor(losses), torch.tensor(reference), rtol=tolerance, atol=0)
 
 
 def test_back_propagation_is_another_training(reference: list[float]) -> None:
-    losses = peers.load("bp", SETTING).losses(check_batches(SETTING))
+    losses = peers.load("bp", SETTING).losses()
     assert losses[0] == pytest.approx(reference[0], rel=0.02)  # the same weights before the first step
     assert losses[-1] != pytest.approx(reference[-1], rel=1e-4)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
 import pytest
 
-from benchmarks.scaling.__main__ import bp_row, curves, local_row
-from benchmarks.scaling.chains import Block, Chain, resnet152
-from benchmarks.scaling.link import Link
-from benchmarks.scaling.simulate import Pipeline, gpipe_seconds
+sys.path.insert(0, str(Path(__file__).parents[2] / "experiments/studies/2026-11-21_layer_parallel"))
+
+from chains import Block, Chain, resnet152
+from link import Link
+from scaling import bp_row, curves, local_row
+from simulate import Pipeline, gpipe_seconds
 
 
 @pytest.mark.parametrize(

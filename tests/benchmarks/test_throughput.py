@@ -7,38 +7,35 @@ from pathlib import Path
 import pytest
 
 from benchmarks import tables
-from benchmarks.calibrate import flops_per_image
 from benchmarks.peers import Setting
-from benchmarks.throughput import COLUMNS, Result, problems, rows
+from benchmarks.throughput import COLUMNS, Result, flops_per_image, problems, rows
 
 SETTING = Setting("BasicCNN", batch_size=64, num_steps=10)
 STEADY = [1.0, 1.01, 1.02, 1.0, 9.0]  # one stall
 
 
 def test_steady_figures_are_accepted() -> None:
-    assert (
-        problems([Result("thesis", 1, 2.0, STEADY), Result("dgl", 1, 2.05, STEADY), Result("bp", 1, 1.0, STEADY)]) == []
-    )
+    assert problems([Result("thesis", 2.0, STEADY), Result("dgl", 2.05, STEADY), Result("bp", 1.0, STEADY)]) == []
 
 
 def test_another_loss_is_refused() -> None:
-    (line,) = problems([Result("thesis", 1, 2.0, STEADY), Result("plain", 1, 2.05, STEADY)])
+    (line,) = problems([Result("thesis", 2.0, STEADY), Result("plain", 2.05, STEADY)])
     assert line.startswith("plain: mean loss 2.0500, but thesis has 2.0000")
 
 
 def test_other_methods_and_heads_have_losses_of_their_own() -> None:
     names = ("bp", "dgl:pred_aux_type=cnn", "dgl", "tuned")
-    (line,) = problems([Result(name, 1, loss, STEADY) for name, loss in zip(names, (1.0, 3.0, 2.0, 2.5), strict=True)])
+    (line,) = problems([Result(name, loss, STEADY) for name, loss in zip(names, (1.0, 3.0, 2.0, 2.5), strict=True)])
     assert line.startswith("tuned: mean loss 2.5000, but dgl has 2.0000")
 
 
 def test_a_wide_spread_is_refused() -> None:
-    (line,) = problems([Result("dgl", 1, 2.0, [1.0, 1.0, 1.4, 1.4])])
+    (line,) = problems([Result("dgl", 2.0, [1.0, 1.0, 1.4, 1.4])])
     assert "1.40 times" in line
 
 
 def test_rows_relate_to_the_first_peer_and_to_the_roof() -> None:
-    results = [Result("thesis", 1, 2.0, [4.0] * 3), Result("dgl", 1, 2.0, [1.0] * 3), Result("bp", 1, 2.0, [2.0] * 3)]
+    results = [Result("thesis", 2.0, [4.0] * 3), Result("dgl", 2.0, [1.0] * 3), Result("bp", 2.0, [2.0] * 3)]
     thesis, dgl, bp = rows(SETTING, results, {"conv_bf16": 1e12})
     assert (thesis["images_per_second"], dgl["ratio"], bp["ratio"]) == (160, 4, 2)
     assert dgl["percent_of_roof"] == pytest.approx(100 * 640 * flops_per_image("BasicCNN", "dgl") / 1e12)
@@ -51,7 +48,7 @@ def test_operations_of_a_training_step() -> None:
 
 
 def test_table_csv_and_chart(tmp_path: Path) -> None:
-    table = rows(SETTING, [Result("thesis", 1, 2.0, [4.0] * 3), Result("dgl", 1, 2.0, [1.0] * 3)], {"conv_bf16": 1e12})
+    table = rows(SETTING, [Result("thesis", 2.0, [4.0] * 3), Result("dgl", 2.0, [1.0] * 3)], {"conv_bf16": 1e12})
     assert tables.text(table, COLUMNS).splitlines()[2].split()[:2] == ["thesis", "160"]
     tables.write_csv(tmp_path / "out" / "figures.csv", table)
     again = tables.read_csv(tmp_path / "out" / "figures.csv")

@@ -43,7 +43,7 @@ def test_what_is_measured_is_in_the_record_the_plots_and_the_page(run) -> None:
         "linear classifiers fitted",
         "linear CKA",
         "Kernels of the first convolution",
-        "every class for",
+        "Confusion matrix: predictions",
     ):
         assert words in page
 

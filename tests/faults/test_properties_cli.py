@@ -16,6 +16,7 @@ import main
 from cli.messages import choices, is_boolean
 from cli.settings import known_names, read_config
 from schemas import SECTIONS, build_args, method_sections, sections_for
+from sections.fields import fields_of
 from utils import UsageError
 
 # The same examples every time, none remembered in a file, and no limit on the time of one: the machine may be busy.
@@ -23,7 +24,7 @@ QUIET = settings(deadline=None, derandomize=True, database=None, suppress_health
 FIELDS = {
     name: field
     for section in (*SECTIONS.values(), *method_sections().values())
-    for name, field in section.model_fields.items()
+    for name, field in fields_of(section).items()
 }
 ODD = [
     "",
@@ -59,7 +60,7 @@ def values_of(name: str) -> st.SearchStrategy[str]:
 def words(draw: st.DrawFn) -> list[str]:
     """A method and a few flags, most of them its own and with a value of their kind."""
     method = draw(st.sampled_from(sorted(method_sections())))
-    own = sorted({name for section in sections_for(method).values() for name in section.model_fields} - {"method"})
+    own = sorted({name for section in sections_for(method).values() for name in fields_of(section)} - {"method"})
     found = [f"--{method}"] if draw(st.booleans()) else []
     for _ in range(draw(st.integers(0, 4))):
         name = draw(st.sampled_from(own))

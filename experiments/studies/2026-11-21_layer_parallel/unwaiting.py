@@ -1,6 +1,7 @@
 """Stages that wait for nobody: ``python experiments/studies/2026-11-21_layer_parallel/unwaiting.py FOLDER``.
 
-Accuracy against the size of the buffers, and against a stage that is held up. Writes ``FOLDER/unwaiting.csv``.
+Accuracy against the size of the buffers, and against a stage that is held up by so many seconds in every step. Writes
+``FOLDER/unwaiting.csv``.
 """
 
 from __future__ import annotations

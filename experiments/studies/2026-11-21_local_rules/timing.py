@@ -23,8 +23,7 @@ def main() -> None:
     from run import COMMON, RULES
 
     import cli
-    from benchmarks.on_gpu.runs import SPEC, Run, build_method, random_images
-    from datamodules.feed import Feed
+    from benchmarks.engine import Run, build_method, make_feed, random_images
     from engine.devices import keep_freed_memory
 
     logger.remove()  # the table is the only thing to read
@@ -35,11 +34,8 @@ def main() -> None:
     for name, flags in RULES.items():
         args = cli.parse([*COMMON.split(), *flags.split(), "--model", network]).args
         assert args is not None
-        method = build_method(args, torch.device("cpu"))
-        feed = Feed(
-            images, SPEC, 128, torch.device("cpu"), augment=args.data, two_views=method.two_views
-        )  # fmt: skip
-        runs[name] = Run(args, feed, method)
+        method = build_method(args)
+        runs[name] = Run(args, make_feed(args, images, two_views=method.two_views), method)
     times: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(ROUNDS + 1):
         for name, run in runs.items():

@@ -19,8 +19,7 @@ from loguru import logger
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.peers import Setting
-from benchmarks.peers.own import Own
+from benchmarks.peers import Setting, load
 
 STEPS, SHOWN = 10, 14
 
@@ -50,7 +49,7 @@ class Timer(TorchDispatchMode):
 def main(model: str, method: str) -> None:
     """Print the table."""
     logger.remove()
-    own = Own(Setting(model, 64, STEPS), {"method": method})
+    own = load(method, Setting(model, 64, STEPS))
     own.train()
     own.train()
     with Timer() as timer:

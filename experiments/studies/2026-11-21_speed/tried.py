@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 import torch
 from torch import Tensor, nn
 
-from benchmarks.steps import CPU, build_method
+from benchmarks.engine import CPU, build_method, settings
 from datamodules.base import Batch
 from engine.devices import autocast, compile_blocks, keep_freed_memory
 from engine.loop.optimizer import MemoryOrder
@@ -63,7 +63,7 @@ def pool_first(method: Method) -> None:
 
 def build(way: str, name: str, model: str) -> tuple[Callable[[], None], Method]:
     """A training step, and what it trains."""
-    method = build_method(name, {}, model)
+    method = build_method(settings(name, model, BATCH_SIZE))
     x_BCHW = torch.randn(BATCH_SIZE, 3, 32, 32).to(memory_format=torch.channels_last)
     batch = Batch(x_BCHW, torch.randint(10, (BATCH_SIZE,)))
     if way in ("torch's convolutions", "all three of torch"):

@@ -1,4 +1,4 @@
-"""What a message between two processes of this machine costs, over gloo."""
+"""What a message between two processes of this machine costs, over gloo (part of ``scaling.py``)."""
 
 from __future__ import annotations
 

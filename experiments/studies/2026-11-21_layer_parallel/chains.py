@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
 
 import torch
-from methods._modules import Kept
 from torch import Tensor
 
-from benchmarks.layouts import Work
-from benchmarks.steps import CPU
+from benchmarks.engine import CPU, build_method, make_feed, random_images
 from engine.devices import autocast
 from engine.loop.optimizer import optimizer_of
 from engine.loop.optimizer import update as engine_update
+from layers.saved import SavedBytes
+from methods._local import LocalMethod
+from schemas import Args
 
 BYTES_PER_PARAMETER = 12  # weight, gradient and momentum in float32
 MESSAGE_BYTES = 2  # bfloat16
@@ -65,25 +70,26 @@ def best_seconds(work: Callable[[], object], rounds: int) -> float:
     return min(times[1:])
 
 
-def measure(work: Work, rounds: int = 3) -> Chain:
-    """Time every block of ``work``'s network by itself, gradients and update; with the threads that torch has now."""
-    method = work.method()
+def measure(args: Args, rounds: int = 3) -> Chain:
+    """Time every block of the network by itself, gradients and update; with the threads that torch has now."""
+    method = build_method(args)
+    assert isinstance(method, LocalMethod)
     optimizer = torch.optim.SGD(method.param_groups(), lr=0.01, momentum=0.9, fused=True)
-    batch = work.batches()[0]
+    batch = make_feed(args, random_images(args.optim.batch_size)).batch(0, 0)
     h_BCHW, found = batch.x_BCHW, []
     for index in range(method.backbone.num_blocks):
         block, heads = method.backbone.block(index), method.block_heads(index)
         own = optimizer_of(optimizer, range(index, index + 1))
-        kept, kept_by_bp = Kept(), Kept()
+        kept, kept_by_bp = SavedBytes(method.parameters()), SavedBytes(method.parameters())
         x_BCHW, out = h_BCHW, [h_BCHW]
 
         def local(x_BCHW: Tensor = x_BCHW, index: int = index, out: list[Tensor] = out) -> None:
-            with autocast(CPU, work.precision):
+            with autocast(CPU, args.run.precision):
                 out[0], _ = method.fill_block_grads(index, x_BCHW, batch)
 
         def bp(x_BCHW: Tensor = x_BCHW, index: int = index) -> None:
             leaf_BCHW = x_BCHW.detach().requires_grad_(index > 0)
-            with autocast(CPU, work.precision):
+            with autocast(CPU, args.run.precision):
                 out_BCHW = method.backbone.block(index)(leaf_BCHW)
             out_BCHW.backward(torch.ones_like(out_BCHW))
 
@@ -94,7 +100,7 @@ def measure(work: Work, rounds: int = 3) -> Chain:
         update_s = best_seconds(update, rounds)
         own.zero_grad()
         for counter, step in ((kept, local), (kept_by_bp, bp)):
-            with torch.autograd.graph.saved_tensors_hooks(counter.pack, lambda tensor: tensor):
+            with counter.hooks:
                 step()
         own.zero_grad()
         h_BCHW = out[0]
@@ -106,12 +112,12 @@ def measure(work: Work, rounds: int = 3) -> Chain:
                 bp_s + update_s * parameters / with_heads,
                 with_heads,
                 parameters,
-                kept.num_bytes,
-                kept_by_bp.num_bytes,
+                kept.peak_bytes,
+                kept_by_bp.peak_bytes,
                 h_BCHW.numel() * h_BCHW.element_size(),
             )
         )
-    return Chain(work.model, work.batch_size, f"measured, {work.precision}", tuple(found))
+    return Chain(args.model.model, args.optim.batch_size, f"measured, {args.run.precision}", tuple(found))
 
 
 def resnet152(batch_size: int, flops_per_s: float) -> Chain:

@@ -1,14 +1,13 @@
-"""``python -m benchmarks.scaling``: what stages and replicas would bring on more devices than this machine has.
+"""What stages and replicas would bring on more devices than this machine has: ``python .../scaling.py``.
 
-Block times are measured here with one thread; a device is ``--speed`` times as fast as a core of this machine, and
-links are what ``--bandwidth`` and ``--latency`` say. ``--check`` first compares the model with real runs of two and
-three stages.
+A model of layer-parallel training, simulated as events. Block times are measured here with one thread; a device is
+``--speed`` times as fast as a core of this machine, and links are what ``--bandwidth`` and ``--latency`` say.
+``--check`` first compares the model with real runs of two and three stages.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import platform
 import statistics
 import sys
@@ -16,14 +15,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+import link as links
 import torch
+from chains import BYTES_PER_PARAMETER, Block, Chain, measure, resnet152
+from figure import draw
+from simulate import Pipeline, gpipe_seconds
 
 from benchmarks import tables
-from benchmarks.layouts import Runner, Way, Work
-from benchmarks.scaling import link as links
-from benchmarks.scaling.chains import BYTES_PER_PARAMETER, Block, Chain, measure, resnet152
-from benchmarks.scaling.simulate import Pipeline, gpipe_seconds
+from benchmarks.engine import build_method, settings
+from benchmarks.pipeline import Runner, Way, work
 from engine.parallel.partition import partition
+from schemas import Args
 
 STAGES, NUM_MICRO = (1, 2, 4, 8, 16, 32, 64), (8, 32)
 CHECKED = ("VGG11", "BasicCNN")
@@ -116,9 +120,9 @@ def check(options: argparse.Namespace) -> list[dict[str, Any]]:
     link = links.measure()
     print(f"link between two processes here: {link.latency_s * 1e6:.0f} us, {link.bytes_per_s / 1e9:.2f} GB/s")
     for model in options.check_model:
-        work = Work(model, options.batch_size, options.precision, options.check_steps)
+        args = work(model, options.batch_size, options.precision)
         torch.set_num_threads(1)
-        chain = measure(work)
+        chain = measure(args)
         torch.set_num_threads(threads)
         for num_stages in (2, 3):
             stages = partition([block.local_s for block in chain.blocks], num_stages)
@@ -126,10 +130,10 @@ def check(options: argparse.Namespace) -> list[dict[str, Any]]:
             for kind in ("threads", "processes"):
                 messages = [chain.blocks[stage[-1]].message_bytes for stage in stages[:-1]]
                 link_s = [link.seconds(size) if kind == "processes" else 0.0 for size in messages]
-                predicted = Pipeline(work_s, link_s, work.num_steps, threads).seconds()
+                predicted = Pipeline(work_s, link_s, options.check_steps, threads).seconds()
                 # Threads divide what torch has among themselves; never less than one each.
                 way = Way(kind, tuple(stages), 1 if kind == "processes" else num_stages)
-                taken = run_once(work, way, options.rounds)
+                taken = run_once(args, options.check_steps, way, options.rounds)
                 measured = statistics.median(taken)
                 rows.append(
                     {"model": model, "stages": num_stages, "layout": kind, "predicted_s": predicted,
@@ -139,18 +143,16 @@ def check(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def run_once(work: Work, way: Way, rounds: int) -> list[float]:
-    """Seconds of the turns of one way."""
-    with contextlib.ExitStack() as held:
-        runner = held.enter_context(Runner(work, way))
-        runner.wait()
+def run_once(args: Args, num_steps: int, way: Way, rounds: int) -> list[float]:
+    """Seconds of the turns of one way; a first turn is not counted."""
+    with Runner(args, num_steps, way) as runner:
         times = [runner.turn() for _ in range(rounds + 1)][1:]
         runner.state()
         return times
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch_size", type=int, default=64, help="images of a step, of each replica [default 64]")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--bandwidth", type=float, default=1.25, help="of a link, GB/s [default 1.25: 10 Gbit/s]")
@@ -175,7 +177,7 @@ def main() -> int:
         tables.write_csv(options.out / "scaling_check.csv", check(options))
     torch.set_num_threads(1)
     link = links.Link(options.latency / 1e6, options.bandwidth * 1e9)
-    chains = [measure(Work(model, options.batch_size, options.precision, 1)) for model in ("VGG16", "VGG19")]
+    chains = [measure(work(model, options.batch_size, options.precision)) for model in ("VGG16", "VGG19")]
     flops = torch_flops("VGG16", options.batch_size) / sum(block.bp_s for block in chains[0].blocks)
     print(f"ResNet-152 is counted at {flops / 1e9:.0f} GFLOP/s, VGG16's rate here")
     chains.append(resnet152(options.batch_size, flops))
@@ -190,8 +192,6 @@ def main() -> int:
     tables.write_csv(options.out / "scaling_grids.csv", grid_rows)
     for chain in chains:
         tell_limit(chain, link)
-    from benchmarks.scaling.figure import draw
-
     draw(options.out / "scaling.csv", options.out / "scaling.svg")
     print(f"figure: {options.out / 'scaling.svg'}")
     return 0
@@ -201,9 +201,7 @@ def torch_flops(model: str, batch_size: int) -> float:
     """Floating-point operations of a step of back-propagation."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from benchmarks.steps import build_method
-
-    method = build_method("bp", {}, model)
+    method = build_method(settings("bp", model, batch_size))
     with FlopCounterMode(display=False) as counter:
         method(torch.randn(batch_size, 3, 32, 32)).sum().backward()
     return float(counter.get_total_flops())

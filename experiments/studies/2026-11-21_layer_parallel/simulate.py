@@ -1,4 +1,4 @@
-"""The pipeline as events: stages that work, links that carry, and a machine with so many cores."""
+"""Discrete-event simulation of a pipeline: stages, links between them, and a number of cores (for ``scaling.py``)."""
 
 from __future__ import annotations
 

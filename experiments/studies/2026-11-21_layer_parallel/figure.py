@@ -1,9 +1,11 @@
-"""The curves as a figure; ``python -m benchmarks.scaling.figure scaling.csv scaling.svg`` draws a CSV again."""
+"""Throughput and memory against the number of stages: ``python .../figure.py scaling.csv scaling.svg``."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from benchmarks.tables import read_csv
 from reports.canvas import INK, MARKERS, PALETTE, canvas, render, write_bytes
