@@ -11,6 +11,7 @@ from schemas import HARMLESS, SECTIONS, method_sections, sections_for
 from sections.fields import FALSE_WORDS, TRUE_WORDS, Above, Below, Other, Section, extra
 from utils import UsageError, did_you_mean
 
+RETIRED: dict[str, Any] = {"stage_delay": []}  # settings of earlier versions, with the value that has no effect
 INNER_BLOCKS_ONLY = ("ssl", "supcon_loss_weight", "simclr_loss_weight", "cpc_loss_weight", "man")
 
 
@@ -69,6 +70,8 @@ def _flatten(path: Path, content: Mapping[Any, Any]) -> Iterator[tuple[str, Any]
         else:
             names, entries = known_names(), [(key, value)]  # type: ignore[assignment]
         for name, entry in entries:
+            if name in RETIRED and entry == RETIRED[name]:
+                continue
             if name not in names:
                 hint = f" (write 'method: {name}')" if name in method_sections() else did_you_mean(str(name), names)
                 raise UsageError(f"{path}: unknown setting {name}{hint}")

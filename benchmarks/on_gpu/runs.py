@@ -16,7 +16,7 @@ from engine.loop.eager import Eager, Worker
 from engine.loop.layout import Course, Layout
 from engine.loop.meter import Meter
 from engine.loop.optimizer import build_optimizer
-from engine.loop.part import Rules, WholeNetwork
+from engine.loop.part import Part, Rules
 from engine.loop.program import Program
 from engine.loop.recorded import Recorded, Recording
 from engine.loop.recorders import CudaGraphs, Recorder
@@ -85,8 +85,8 @@ class Run:
         self.steps = Steps(args, self.method, feed)
         self.layout: Layout = Eager(Worker(self._part(), self.steps))
 
-    def _part(self) -> WholeNetwork:
-        return WholeNetwork(self.method, self.optimizer, Rules(self.args.run.precision, self.args.optim.gradient_clip))
+    def _part(self) -> Part:
+        return Part(self.method, self.optimizer, Rules(self.args.run.precision, self.args.optim.gradient_clip))
 
     def record(self) -> Run:
         """Replay the steps from here on."""
