@@ -102,7 +102,9 @@ class Run:
 
     def _lay_out(self, way: str, stages: Sequence[range]) -> Layout:
         device, ranks, recorder = self.feed.device, Alone(), None
-        changes: dict[str, object] = {"layer_parallel": way if stages else "off", "num_stages": max(len(stages), 1)}
+        parallel = way in ("threads", "processes", "streams")
+        stages = stages if parallel else ()
+        changes: dict[str, object] = {"layer_parallel": way if parallel else "off", "num_stages": max(len(stages), 1)}
         if way in ("recorded", "streams"):  # on a CPU, the list of operations that replaces a CUDA graph
             recorder = CudaGraphs(device) if device.type == "cuda" else Tape()
         changes |= {"device": str(device), "cuda_graph": "auto" if recorder else "off"}

@@ -12,6 +12,8 @@ from sections.combine import idle
 from sections.fields import FALSE_WORDS, TRUE_WORDS, Section, fields_of
 from utils import UsageError, did_you_mean
 
+RETIRED: dict[str, Any] = {"stage_delay": []}  # settings of earlier versions, with the value that has no effect
+
 
 class Item(NamedTuple):
     """A value as it was written, and the words that name its source in a message."""
@@ -68,6 +70,8 @@ def _flatten(path: Path, content: Mapping[Any, Any]) -> Iterator[tuple[str, Any]
         else:
             names, entries = known_names(), [(key, value)]  # type: ignore[assignment]
         for name, entry in entries:
+            if name in RETIRED and entry == RETIRED[name]:
+                continue
             if name not in names:
                 hint = f" (write 'method: {name}')" if name in method_sections() else did_you_mean(str(name), names)
                 raise UsageError(f"{path}: unknown setting {name}{hint}")

@@ -1,1 +1,1 @@
-"""The run: Lightning's module and trainer, the run folder, checkpoints, logging. Knows no method by name."""
+"""Training: the Lightning module and its trainer, steps, layouts, and the files of a run. Names no method."""

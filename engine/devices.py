@@ -1,4 +1,4 @@
-"""Which device and which arithmetic."""
+"""Devices, precision, determinism, and compilation."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from datamodules.base import Batch
 from methods._base import Method
 from utils import UsageError
 
-CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch refuses cuBLAS where bits must be equal
+CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch requires it for deterministic cuBLAS
 BF16_MUST_WIN_BY = 1.15  # below this the probe cannot tell the two apart reliably, and fp32 is the safer choice
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX, _NEVER = -1, -3, -8, 2**31 - 1  # of malloc.h; its largest value
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that ``--device`` means; ``auto`` is the first GPU where there is one.
+    """The device of ``--device``; ``auto`` is the first GPU if there is one.
 
     Raises:
         UsageError: a GPU is asked for that is not there.
@@ -100,7 +100,7 @@ def choose_precision(method: Method, batch: Batch, rounds: int = 6) -> tuple[str
         for count in range(rounds + 1):
             for precision in best:
                 seconds = _seconds(probe, batch, precision)
-                best[precision] = min(best[precision], seconds if count else float("inf"))  # the first one warms up
+                best[precision] = min(best[precision], seconds if count else float("inf"))  # the first is a warm-up
     ratio = best["fp32"] / best["bf16"]
     return ("bf16" if ratio > BF16_MUST_WIN_BY else "fp32"), ratio
 
@@ -127,7 +127,7 @@ def compile_blocks(method: Method, device: torch.device) -> None:
         parts += method.block_heads(index)
     # All parts share the forward of nn.Sequential, and torch gives up on a function after eight variants of it.
     torch._dynamo.config.recompile_limit = 8 * len(parts)
-    # Else the first backward pass would use up a part's buffers, and some methods send two through it.
+    # Otherwise the first backward pass would use up a part's buffers, and some methods send two through it.
     torch._functorch.config.donated_buffer = False
     for part in parts:
         part.compile()

@@ -11,7 +11,7 @@ from loguru import logger
 from datamodules.feed import Feed
 from engine.loop.eager import Eager, Worker
 from engine.loop.layout import Layout
-from engine.loop.part import Rules, WholeNetwork
+from engine.loop.part import Part, Rules
 from engine.loop.program import Program
 from engine.loop.recorded import Recorded, Recording, Uncapturable
 from engine.loop.recorders import CudaGraphs, Recorder
@@ -67,7 +67,7 @@ def build_layout(
     rules = Rules(args.run.precision, args.optim.gradient_clip, ranks.average)
     steps = Steps(args, method, feed, ranks.replica)
     if not stages:
-        part = WholeNetwork(method, optimizer, rules)
+        part = Part(method, optimizer, rules)
         recorded = None if recorder is None else _record(part, steps, recorder, step, must=args.run.cuda_graph == "on")
         return recorded or Eager(Worker(part, steps))
     assert isinstance(method, LocalMethod)
@@ -83,7 +83,7 @@ def build_layout(
         raise UserError(f"--layer_parallel streams: a stage cannot be captured: {error}") from error
 
 
-def _record(part: WholeNetwork, steps: Steps, recorder: Recorder, step: int, *, must: bool) -> Layout | None:
+def _record(part: Part, steps: Steps, recorder: Recorder, step: int, *, must: bool) -> Layout | None:
     """Steps as replays of one recording, or None where they cannot be captured.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Out of memory: what a step needs, and the batch size with which it would fit."""
+"""Out-of-memory errors: the memory of a step, and the batch size that would fit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WORDS = ("can't allocate memory", "not enough memory", "bad_alloc", "out of mem
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` is a way in which torch, numpy or Python say it; on a CPU torch has no type for it."""
+    """Whether torch, numpy or Python ran out of memory; on a CPU torch has no exception type for it."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
@@ -43,7 +43,7 @@ def activation_bytes(method: Method, batch: Batch, precision: str) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """What a process can still get: of the GPU, or of the machine and of the limit on this process."""
+    """Free memory: of the GPU, or of the machine and within the limit of this process."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(device)[0]
@@ -59,7 +59,7 @@ def free_bytes(device: torch.device) -> int:
 def explain(error: BaseException, method: Method, batch: Batch, precision: str) -> UserError:
     """The line that ends a run whose step on ``batch`` needed more memory than there is, from measured bytes."""
     size = batch.y_B.shape[0]
-    traceback.clear_frames(error.__traceback__)  # they hold the activations of the step that failed
+    traceback.clear_frames(error.__traceback__)  # their locals are the activations of the failed step
     method.zero_grad(set_to_none=True)
     gc.collect()
     said = f"out of memory with --batch_size {size}"

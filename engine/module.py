@@ -59,15 +59,9 @@ class TrainingModule(pl.LightningModule):
         best: the best epoch's number (from 1), and its accuracies.
 
     Args:
-        args: the settings.
-        method: what is trained.
-        feeds: images by split.
-        log: where metrics go.
-        stop: the signals that came.
-        observers: diagnostics.
+        args, method, feeds, log, stop, observers, ranks: of the run.
         build: from the optimiser and ``step=``, the number of the next step, the layout that takes the steps; called
             at the begin of each of the method's phases.
-        ranks: the processes of the run.
     """
 
     def __init__(

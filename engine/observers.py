@@ -1,4 +1,4 @@
-"""``--diagnostics``: what is looked at beside loss and accuracy, on fixed images, without changing the run."""
+"""``--diagnostics``: further measurements on fixed images, which do not change the run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NUM_SHOWN = 8  # images in a grid of reconstructions
 
 
 class Observers:
-    """The observers that a run asks for.
+    """The diagnostics that a run asks for.
 
     They see the same class-balanced images in every epoch and every run of a data set: training images as they are,
     and for probes and CKA images that were not trained on, of the validation split where there is one.

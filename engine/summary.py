@@ -1,4 +1,4 @@
-"""What a run says of itself at its begin and end: the network's size, and ``summary.json``."""
+"""Descriptions of a run: its first log lines, the network's size, and ``summary.json``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from utils import UserError
 
 
 def introduce(module: TrainingModule, device: torch.device, *, resuming: bool) -> None:
-    """The line that starts a run."""
+    """Log the first lines of a run."""
     args, optim, counts = module.args, module.args.optim, count_parameters(module.method)
     verb, where = ("Resuming", f" from step {module.step}") if resuming else ("Training", "")
     logger.info(
@@ -29,14 +29,14 @@ def introduce(module: TrainingModule, device: torch.device, *, resuming: bool) -
 
 
 def count_parameters(method: Method) -> dict[str, int]:
-    """Parameters of the network, and those that serve training only."""
+    """Numbers of parameters of the network, and of the heads that serve training only."""
     backbone = sum(parameter.numel() for parameter in method.backbone.parameters())
     everything = sum(parameter.numel() for parameter in method.parameters())
     return {"num_parameters": backbone, "num_head_parameters": everything - backbone}
 
 
 def describe_blocks(method: Method) -> list[dict[str, Any]]:
-    """Of every block its output's shape, its parameters, and its receptive field in pixels of the image."""
+    """Output shape, number of parameters and receptive field (in pixels of the image) of every block."""
     blocks = [method.backbone.block(index) for index in range(method.backbone.num_blocks)]
     return [
         {
@@ -50,7 +50,7 @@ def describe_blocks(method: Method) -> list[dict[str, Any]]:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory used: allocated on the GPU, or resident in the process on a CPU."""
+    """Peak memory: allocated on the GPU, or resident in the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -76,11 +76,11 @@ def _summarise(module: TrainingModule, status: str, device: torch.device) -> dic
 
 
 def write_summary(module: TrainingModule, status: str, device: torch.device, problem: str | None) -> dict[str, Any]:
-    """Write the summary, and draw for the last time."""
+    """Write the final ``summary.json``, and refresh the plots for the last time."""
     summary = _summarise(module, status, device) | {"error": problem}
     try:
         module.run_log.folder.update_summary(**summary)
-    except UserError as error:  # it must not take the place of what ended the run
+    except UserError as error:  # it must not replace the error that ended the run
         logger.warning(str(error))
     module.run_log.draw(now=True)
     return summary

@@ -1,4 +1,4 @@
-"""From settings and data to a finished run folder."""
+"""Train a run from its settings and data to a finished run folder."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Job:
         method: the network with its rule, on the CPU.
         splits: the data.
         device: where to train.
-        resume: the run folder to go on with, or None for a new one.
+        resume: the run folder to resume, or None for a new run.
         ranks: the processes that train it.
         ranking_P: of a new run with a curriculum, the training images in curriculum order.
     """
@@ -75,7 +75,7 @@ def make_feeds(
 ) -> dict[str, Feed]:
     """The splits on the device: training augmented and shuffled, the others as they are.
 
-    With a ranking of the training images the first epochs draw from its beginning, as ``--curriculum`` asks.
+    With a ranking of the training images the first epochs draw from its beginning (``--curriculum``).
     """
     spec, data, optim = splits.spec, args.data, args.optim
     until = data.curriculum_until * optim.epochs
@@ -108,7 +108,7 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
-    """Train, with what must be let go of at the end in ``held``."""
+    """Train; resources to release at the end are put into ``held``."""
     ranks, state = job.ranks, None
     if job.resume is not None and ranks.is_leader:
         held.enter_context(RunFolder(job.resume).locked())
@@ -119,16 +119,16 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
     if job.device.type == "cpu":
         keep_freed_memory()
     method = job.method.to(job.device).to(memory_format=torch.channels_last)
-    # Not asked for again when a run goes on: its teacher may be gone by then.
+    # Not computed again for a resumed run: its teacher may be deleted by then.
     ranking_P = job.ranking_P if state is None else state.get("ranking")
     feeds = make_feeds(job.args, job.splits, job.device, ranking_P, two_views=method.two_views)
     observers = Observers(job.args, job.splits, job.device)
     args = _settle(job, method, feeds[TRAIN], state)
     stages = ranks.agree(choose_stages(args.run, method, feeds[TRAIN].batch(0, 0)) if ranks.is_leader else [])
-    blocks = describe_blocks(method)  # traces them, which compiled ones refuse
+    blocks = describe_blocks(method)  # torch.fx cannot trace compiled blocks
     if args.run.compile:
         compile_blocks(method, job.device)
-    with StopRequest() as stop:  # from here on there is a run folder, and a signal must not leave it as it is
+    with StopRequest() as stop:  # from here on there is a run folder, which a signal must leave complete
         build = partial(
             build_layout, args, method, feeds[TRAIN], stages=stages, ranks=ranks, stop=stop, recorder=recorder
         )
@@ -145,7 +145,7 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
 
 
 def _open_log(job: Job, args: Args, state: dict[str, Any] | None, held: contextlib.ExitStack) -> RunLog:
-    """The run folder, new or gone on with, and what is written into it."""
+    """Create the run folder, or open the one that is resumed, and the logs in it."""
     if not job.ranks.is_leader:
         return NoLog(RunFolder(Path(job.ranks.agree(""))))
     if job.resume is None or state is None:
@@ -166,7 +166,7 @@ def _open_log(job: Job, args: Args, state: dict[str, Any] | None, held: contextl
 
 
 def _settle(job: Job, method: Method, feed: Feed, state: dict[str, Any] | None) -> Args:
-    """Replace ``auto`` by what it means here, so that the run folder says what was done."""
+    """Replace ``auto`` by the value chosen, which the run folder records."""
     args = job.args
     chosen: str = args.run.precision
     if state is not None:
@@ -180,7 +180,7 @@ def _settle(job: Job, method: Method, feed: Feed, state: dict[str, Any] | None) 
 
 
 def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
-    """Run Lightning's trainer to the end, and write down how it ended."""
+    """Run Lightning's trainer, and record how it ended."""
     folder = module.run_log.folder
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -217,7 +217,7 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
 
 
 def _trainer(module: TrainingModule, device: torch.device) -> pl.Trainer:
-    """Lightning's trainer with everything off that the engine does itself."""
+    """Lightning's trainer, without the features that the engine has itself."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="(pytorch_lightning|lightning_fabric|lightning).*")

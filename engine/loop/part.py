@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,45 +29,38 @@ class Rules:
     average: Callable[[torch.optim.Optimizer], None] = lambda optimizer: None
 
 
-class Part(ABC):
-    """Blocks that are trained together.
+class Part:
+    """Blocks that are trained together; by default all of them, as the method trains them.
 
     A training step is `inputs`, then `learn`. Neither reads anything on the host that changes between steps, so that a
     step can be recorded.
 
     Args:
         method: the network with its training rule.
-        blocks: indices of the part's blocks.
-        optimizer: over the parameters of these blocks.
+        optimizer: over the parameters of the part's blocks.
         rules: how they are trained.
+        blocks: their indices.
     """
 
-    def __init__(self, method: Method, blocks: range, optimizer: torch.optim.Optimizer, rules: Rules) -> None:
-        self.method, self.blocks, self.optimizer, self.rules = method, blocks, optimizer, rules
-
-    def prepare(self, batch: Batch) -> Batch:
-        """The batch as all blocks see it."""
-        return batch
-
-    def embed(self, batch: Batch) -> Tensor:
-        """The input of the first block that is trained, from a prepared batch."""
-        return batch.x_BCHW
+    def __init__(
+        self, method: Method, optimizer: torch.optim.Optimizer, rules: Rules, blocks: range | None = None
+    ) -> None:
+        self.method, self.optimizer, self.rules = method, optimizer, rules
+        self.blocks = range(method.backbone.num_blocks) if blocks is None else blocks
 
     def inputs(self, batch: Batch, h_BCHW: Tensor | None = None) -> tuple[Batch, Tensor]:
         """What `learn` needs; ``h_BCHW`` is the output of the part below, None for the first part."""
-        with autocast(batch.x_BCHW.device, self.rules.precision):
-            batch = self.prepare(batch)
-            return batch, self.embed(batch) if h_BCHW is None else h_BCHW
+        return batch, batch.x_BCHW
 
-    @abstractmethod
     def fill_grads(self, batch: Batch, h_BCHW: Tensor) -> tuple[Tensor | None, StepOutput]:
-        """Add the gradients of the part's parameters, as `learn`."""
+        """Add the gradients of the part's parameters; arguments and result as those of `learn`."""
+        return None, self.method.fill_grads(batch)
 
     def learn(self, batch: Batch, h_BCHW: Tensor, rate: float | Tensor) -> tuple[Tensor | None, StepOutput]:
         """Gradients of all blocks, then the optimiser's step.
 
         Args:
-            batch: prepared.
+            batch: prepared, from `inputs`.
             h_BCHW: input of the part's first block.
             rate: the learning rate.
 
@@ -81,14 +73,3 @@ class Part(ABC):
         self.rules.average(self.optimizer)
         update(self.optimizer, rate, self.rules.gradient_clip)
         return result
-
-
-class WholeNetwork(Part):
-    """All blocks at once, as the method trains them."""
-
-    def __init__(self, method: Method, optimizer: torch.optim.Optimizer, rules: Rules) -> None:
-        super().__init__(method, range(method.backbone.num_blocks), optimizer, rules)
-
-    def fill_grads(self, batch: Batch, h_BCHW: Tensor) -> tuple[None, StepOutput]:
-        """The method's gradients."""
-        return None, self.method.fill_grads(batch)

@@ -1,1 +1,1 @@
-"""Layer-parallel training: blocks that learn on their own, trained at the same time, in threads or processes."""
+"""Layer-parallel training: the blocks of a local method trained at the same time, in threads, processes or streams."""

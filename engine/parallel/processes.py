@@ -99,8 +99,8 @@ class Processes(Layout):
             PeerGone: another process ended.
         """
         mine = _state(self._stage) if self._ranks.replica == 0 else None
-        said = self._ranks.tell_leader(mine)
-        for place, state in enumerate(said or []):
+        states = self._ranks.tell_leader(mine)
+        for place, state in enumerate(states or []):
             if place and state is not None:
                 _load(self._stage.method, self._optimizer, state)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from consts import block_name
 from datamodules.base import Batch
+from engine.devices import autocast
 from engine.loop.meter import Totals
 from engine.loop.optimizer import optimizer_of
 from engine.loop.part import Part, Rules
@@ -29,15 +30,13 @@ class Stage(Part):
     method: LocalMethod
 
     def __init__(self, method: LocalMethod, blocks: range, optimizer: torch.optim.Optimizer, rules: Rules) -> None:
-        super().__init__(method, blocks, optimizer_of(optimizer, blocks), rules)
+        super().__init__(method, optimizer_of(optimizer, blocks), rules, blocks)
 
-    def prepare(self, batch: Batch) -> Batch:
-        """The batch with what self-supervised tasks add to it."""
-        return self.method.prepare(batch)
-
-    def embed(self, batch: Batch) -> Tensor:
-        """The output of the frozen blocks."""
-        return self.method.run_frozen(batch.x_BCHW)
+    def inputs(self, batch: Batch, h_BCHW: Tensor | None = None) -> tuple[Batch, Tensor]:
+        """The batch with what self-supervised tasks add to it; the first stage gets the output of the frozen blocks."""
+        with autocast(batch.x_BCHW.device, self.rules.precision):
+            batch = self.method.prepare(batch)
+            return batch, self.method.run_frozen(batch.x_BCHW) if h_BCHW is None else h_BCHW
 
     def fill_grads(self, batch: Batch, h_BCHW: Tensor) -> tuple[Tensor | None, StepOutput]:
         """The gradients of each block's own loss."""

@@ -1,1 +1,1 @@
-"""What a run writes and hears: its folder, log lines, checkpoints, the console, W&B, and signals."""
+"""The files and signals of a run: folder, logs, checkpoints, terminal, W&B, provenance."""

@@ -21,11 +21,11 @@ from utils import UserError, atomic_write, sync_folder
 
 VERSION = 1
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
-_NEXT = ".next.tmp"  # whole, but not yet called last.ckpt
+_NEXT = ".next.tmp"  # complete, but not yet renamed to last.ckpt
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` to ``path``; on any failure the file that was there stays whole.
+    """Write ``state`` to ``path``; on any failure the previous file stays intact.
 
     Raises:
         UserError: the disk refuses.
@@ -36,10 +36,10 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _one_line(path: Path) -> Iterator[None]:
-    """Say in one line that ``path`` cannot be written."""
+    """Report in one line that ``path`` cannot be written."""
     try:
         yield
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError that says little
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError without the cause
         cause = error if isinstance(error, OSError) else error.__context__
         reason = cause.strerror if isinstance(cause, OSError) else f"{error}".partition("\n")[0]
         raise UserError(f"cannot write the checkpoint {path}: {reason}") from error
@@ -79,7 +79,7 @@ def _name_as(path: Path, name: Path) -> None:
 
 
 def load_newest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any]:
-    """What a run goes on from: ``last.ckpt``, or with a warning ``previous.ckpt`` where that is damaged or gone.
+    """The checkpoint to resume from: ``last.ckpt``, or with a warning ``previous.ckpt`` if that is damaged or missing.
 
     The older file then takes the place of the damaged one, because the next save would otherwise keep the damaged
     one as ``previous.ckpt`` and lose the last whole file. What killed saves have left is removed.
@@ -90,7 +90,7 @@ def load_newest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any]:
     for leftover in folder.glob(".*.tmp"):
         with contextlib.suppress(OSError):
             leftover.unlink()
-    with _one_line(folder / LAST):  # found now, not after an epoch
+    with _one_line(folder / LAST):  # fails now, not after an epoch
         (folder / _NEXT).touch()
         (folder / _NEXT).unlink()
     try:
@@ -118,7 +118,7 @@ def load(path: Path) -> dict[str, Any]:
         state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {path}") from None
-    except Exception as error:  # a damaged archive, or one made to harm, raises almost anything
+    except Exception as error:  # a damaged or malicious archive may raise almost anything
         reason = " ".join(f"{error}".partition("\n")[0].split()) or type(error).__name__
         raise UserError(f"the checkpoint {path} is damaged: {reason}") from None
     if damaged:
@@ -129,7 +129,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def restore(method: Method, state: dict[str, Any]) -> None:
-    """Give ``method`` the weights of a checkpoint, and let it know how far the blocks were.
+    """Load the weights and the phase of a checkpoint into ``method``.
 
     Raises:
         UserError: they are those of another network or method.
@@ -141,7 +141,7 @@ def restore(method: Method, state: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def fitting() -> Iterator[None]:
-    """Say in one line that a whole checkpoint is not one of this run; torch has many ways and many lines for it.
+    """Report in one line that a valid checkpoint does not belong to this run, in place of torch's many errors.
 
     Raises:
         UserError: in place of any other exception inside the block.

@@ -1,4 +1,4 @@
-"""What the user sees: log lines, a progress bar, and the last words of a run."""
+"""Terminal output: log lines, a progress bar, and the closing lines of a run."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ def log_to_file(path: Path) -> Iterator[None]:
         raise UserError(f"cannot write {path / LOG_FILE}: {error.strerror}") from error
 
     def write(line: str) -> None:
-        with contextlib.suppress(OSError):  # the metrics' warning says that the disk is full
+        with contextlib.suppress(OSError):  # a full disk is already reported by the metrics' warning
             lines.append(line)
 
     number = logger.add(write, format=_FORMAT, colorize=False)
     try:
         yield
     finally:
-        with contextlib.suppress(ValueError):  # somebody has taken all of them away
+        with contextlib.suppress(ValueError):  # all handlers were removed meanwhile
             logger.remove(number)
         with contextlib.suppress(OSError):
             lines.close()
 
 
 class Progress:
-    """A bar with the time left; plain lines now and then where the output is not a terminal."""
+    """A progress bar with the remaining time; where the output is not a terminal, a plain line from time to time."""
 
     def __init__(self, num_steps: int, done: int, enabled: bool) -> None:
         self._bar: Any = None
@@ -73,7 +73,7 @@ class Progress:
 
     @property
     def eta_s(self) -> float:
-        """Seconds left at the pace so far."""
+        """Remaining seconds at the average speed so far."""
         elapsed = time.monotonic() - self._begin
         return elapsed / max(self._done - self._first, 1) * (self._num_steps - self._done)
 
@@ -88,11 +88,11 @@ class Progress:
             logger.info(f"{label} | step {self._done}/{self._num_steps} | ETA {duration(self.eta_s)}")
 
     def spoke(self) -> None:
-        """A line was just printed; the next plain one can wait."""
+        """Postpone the next plain line, since another line was just printed."""
         self._spoke = time.monotonic()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
 
@@ -100,7 +100,7 @@ class Progress:
 def epoch_line(
     epoch: int, num_epochs: int, time_s: float, eta_s: float, values: Mapping[str, float], block: int | None
 ) -> str:
-    """How far a run is after ``epoch`` (from 0), and the losses and accuracies of ``block``, None for the network."""
+    """The line of ``epoch`` (from 0), with losses and accuracies of ``block``, or of the network for None."""
     parts = [f"Epoch {epoch + 1:0{len(str(num_epochs))}d}/{num_epochs} ({duration(time_s)})", f"ETA {duration(eta_s)}"]
     parts += [block_name(block)] if block is not None else []
     for split in (TRAIN, VAL, TEST):
@@ -117,7 +117,7 @@ def percent(value: float | None) -> str:
 
 
 def last_words(folder: Path, summary: dict[str, Any], wandb_mode: str) -> Iterable[str]:
-    """The lines that end a run: what was reached, and where to look."""
+    """The closing lines of a run: its results, and where its files are."""
     yield (
         f"Best test accuracy: {percent(summary['best_test_accuracy'])}% (epoch {summary['best_epoch']}, "
         f"chosen on {summary['chosen_on']}); last epoch: {percent(summary['final_test_accuracy'])}%"

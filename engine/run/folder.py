@@ -1,4 +1,4 @@
-"""The folder that holds everything one command writes. Free of torch, so that a run can be looked up in an instant."""
+"""The folder that holds everything one command writes. Does not import torch, so that looking up a run is fast."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from utils import UserError, read_json, write_json, write_text
 
 
 class RunFolder:
-    """Paths and small files of one run. Errors of the file system become one line.
+    """Paths and small files of one run. File-system errors are reported in one line.
 
     Attributes:
         path: the folder.
@@ -63,7 +63,7 @@ class RunFolder:
         return cls(path)
 
     def write_start(self, args: Args, command: str, environment: Mapping[str, Any]) -> None:
-        """What the run is: settings, command, versions, and a first summary."""
+        """Write settings, command, versions, and a first summary."""
         import yaml
 
         with self.writing(CONFIG_FILE):
@@ -75,7 +75,7 @@ class RunFolder:
         self.begin_summary(args)
 
     def begin_summary(self, args: Args) -> None:
-        """What ``summary.json`` says from the start of a run."""
+        """Write ``summary.json`` as it is from the start of a run on."""
         self.update_summary(
             status=RUNNING,
             method=args.method.method,
@@ -85,7 +85,7 @@ class RunFolder:
         )
 
     def summary(self) -> dict[str, Any]:
-        """What ``summary.json`` says; empty where it is missing or damaged, since all of it can be made anew."""
+        """The contents of ``summary.json``; empty if it is missing or damaged, since it can be recomputed."""
         try:
             content = read_json(self.path / SUMMARY_FILE)
         except UserError:
@@ -103,7 +103,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[None]:
-        """Say in one line that the file ``name`` cannot be written.
+        """Report in one line that the file ``name`` cannot be written.
 
         Raises:
             UserError: in place of an OSError inside the block.
@@ -115,7 +115,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training in this folder; the system lets go however this one ends.
+        """Lock the folder against other training processes; the system unlocks it however this one ends.
 
         Raises:
             UserError: another process trains in it.
@@ -131,7 +131,7 @@ class RunFolder:
             yield
 
     def is_in_use(self) -> bool:
-        """Whether another process trains in it."""
+        """Whether another process trains in this folder."""
         try:
             with self.locked():
                 return False
@@ -139,7 +139,7 @@ class RunFolder:
             return True
 
     def _records(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The lines of ``metrics.jsonl`` and what they say, without those that a kill or a disk has torn."""
+        """The lines of ``metrics.jsonl``, as text and parsed, without incomplete ones."""
         path = self.path / METRICS_FILE
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         for line in text.splitlines(keepends=True):
@@ -153,7 +153,7 @@ class RunFolder:
         return [record for _, record in self._records() if record["kind"] == "epoch"]
 
     def forget_after(self, step: int) -> None:
-        """Drop the metrics of steps that the resumed run will take again, and a line that was torn.
+        """Drop the metrics of steps that the resumed run will repeat, and an incomplete line.
 
         Raises:
             UserError: the file cannot be read or written.
@@ -174,11 +174,11 @@ def find_unfinished(parent: Path, args: Args) -> Path | None:
             sections = yaml.safe_load(config.read_text(encoding="utf-8"))
             before = {name: value for section in sections.values() for name, value in section.items()}
             unfinished = folder.summary().get("status") != DONE
-        except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError):  # not one of ours, or damaged
+        except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError):  # not a run folder, or damaged
             continue
         if wanted.get("precision") == "auto":  # the run wrote down what auto chose
             before["precision"] = "auto"
-        unfinished = unfinished and any(folder.checkpoints.glob("*.ckpt"))  # else there is nothing to go on from
+        unfinished = unfinished and any(folder.checkpoints.glob("*.ckpt"))  # otherwise there is nothing to resume
         same = {name: value for name, value in before.items() if name not in HARMLESS} == wanted
         if unfinished and same and not folder.is_in_use():
             return config.parent

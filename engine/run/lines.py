@@ -1,4 +1,4 @@
-"""A text file that only grows, and that a full disk delays but does not tear."""
+"""An append-only text file; on a full disk lines are delayed, and none is left incomplete."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class Lines:
-    """Appends whole lines; what could not be written waits in memory for the next try.
+    """Appends whole lines; what cannot be written is kept in memory and retried with the next line.
 
     Python's buffered files were tried: after a failed flush they hold an unknown part of a line, and raise again when
     they are closed.
@@ -25,7 +25,7 @@ class Lines:
         self._pending = b""
 
     def append(self, text: str) -> None:
-        """Write ``text`` behind everything that still waits.
+        """Write everything that is still in memory, then ``text``.
 
         Raises:
             OSError: the disk refuses; nothing of it is in the file, and all of it is kept for the next call.
@@ -33,7 +33,7 @@ class Lines:
         self._pending += text.encode(errors="backslashreplace")
         end, left = os.fstat(self._stream.fileno()).st_size, self._pending
         try:
-            while left:  # a disk that is almost full takes a part
+            while left:  # a disk that is almost full may write a part
                 left = left[self._stream.write(left) :]
         except OSError:
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""One place where metrics leave the run: the record on disk first, then the views of it."""
+"""Write a run's metrics: first to the record on disk, then to W&B and the plots."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RunLog:
         self._warned = False
 
     def write(self, kind: str, values: Mapping[str, Any]) -> None:
-        """Append one line; ``kind`` is ``step`` or ``epoch``. Values that JSON has no word for become null."""
+        """Append one line; ``kind`` is ``step`` or ``epoch``. NaN and infinities become null."""
         record = {"kind": kind} | {name: _plain(value) for name, value in values.items()}
         try:
             self._lines.append(json.dumps(record) + "\n")
@@ -80,7 +80,7 @@ class RunLog:
         """Write labels against guesses as a table and a picture, and show both on the dashboard."""
         try:
             path = reports.confusion.write_confusion(self.folder.path, counts, class_names)
-        except Exception as error:  # a picture is never worth a run
+        except Exception as error:  # a failed picture must not end a run
             self._warn_once(f"cannot write {CONFUSION}.csv: {error}")
             return
         self.wandb.log_images({CONFUSION: path}, position)
@@ -94,7 +94,7 @@ class RunLog:
             return
         try:
             self._draw()
-        except Exception as error:  # a picture is never worth a run
+        except Exception as error:  # a failed picture must not end a run
             self._warn_once(f"cannot draw the plots: {error}")
         end = time.monotonic()
         self._next_plot = end + max(_PLOT_PAUSE_S, (end - begin) / _PLOT_SHARE)
@@ -108,14 +108,14 @@ class RunLog:
         self.wandb.finish(exit_code)
 
     def _warn_once(self, line: str) -> None:
-        """A disk that is full fails everything that follows, and once is enough to hear of it."""
+        """Warn at the first failure only: on a full disk every later write fails too."""
         if not self._warned:
             self._warn(line)
         self._warned = True
 
 
 class NoLog(RunLog):
-    """What a process has that leaves the record to another one of the same run."""
+    """The log of a process that is not the leader: it writes nothing."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder

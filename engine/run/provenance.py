@@ -1,4 +1,4 @@
-"""What a result depends on beside its settings: commit, versions, machine."""
+"""The environment of a run: commit, versions, machine."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 class StopRequest:
-    """Context in which the first signal is only noted; whoever trains looks at `exit_code` between two steps.
+    """Context in which the first signal is only noted; the training loop checks `exit_code` between two steps.
 
     Lightning installs a handler of its own for SIGTERM that makes a run exit with 0; `install` is called again after
     it.
@@ -60,7 +60,7 @@ class StopRequest:
         return self
 
     def install(self) -> None:
-        """Take the two signals over."""
+        """Install the handlers of the two signals."""
         for number in EXIT_CODES:
             signal.signal(number, self._note)
 

@@ -1,4 +1,4 @@
-"""wandb as a view of the run that can neither stop it nor hold it up.
+"""Weights & Biases logging that can neither stop nor delay a run.
 
 Lightning's `WandbLogger` was tried: it prompts or raises without a login, a dead wandb service ends the training, and
 it sets ``WANDB_MODE`` for the whole process. `metrics.jsonl` is the record; what is lost here is lost to the
@@ -24,7 +24,7 @@ _ID_FILE, _ID = "id.txt", re.compile("[0-9a-z]{8}")
 
 
 class WandbLog:
-    """One wandb run, or nothing where it is disabled, missing or broken.
+    """One wandb run, or nothing where wandb is disabled, missing or broken.
 
     Args:
         mode: value of ``--wandb``.
@@ -49,8 +49,8 @@ class WandbLog:
             self.mode = "disabled"
             return
         try:
-            wandb.setup(settings=wandb.Settings(silent=True))  # it says on stderr what is said here in one line
-        except Exception as error:  # a variable or a settings file of wandb's that it does not understand
+            wandb.setup(settings=wandb.Settings(silent=True))  # its messages are reported here, in one line
+        except Exception as error:  # an invalid environment variable or settings file of wandb
             self._give_up(error)
             return
         self.mode = _mode(mode, wandb, warn)
@@ -66,16 +66,16 @@ class WandbLog:
             warn(f"wandb cannot be reached ({_line(error)}): logging offline; {self._hint(folder)}")
             self.mode = "offline"
             try:
-                wandb.teardown(exit_code=1)  # its service still holds the run's id, and would refuse it
+                wandb.teardown(exit_code=1)  # its service still holds the run's id, and would reject it
                 self._start(wandb, folder, config, tags)
             except Exception as second:
                 self._give_up(second)
 
     def _start(self, wandb: Any, folder: Path, config: Mapping[str, Any], tags: list[str]) -> None:
-        """Open the run; a resumed one goes on under the id it was given first."""
+        """Open the run; a resumed run keeps its id."""
         id_file = folder / WANDB_DIR / _ID_FILE
         before = id_file.read_text(errors="replace").strip() if id_file.exists() else ""
-        # An agent of a sweep names the run, and would not see another one.
+        # The agent of a sweep sets the run's id, and would not see a run with another one.
         new_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
         run_id = before if _ID.fullmatch(before) else new_id
         write_text(id_file, run_id)
@@ -103,12 +103,12 @@ class WandbLog:
     def _give_up(self, error: Exception) -> None:
         run, self._run, self.mode = self._run, None, "disabled"
         if run is not None:
-            with contextlib.suppress(Exception):  # else a later run of this process would be handed this one
+            with contextlib.suppress(Exception):  # otherwise a later run of this process would get this one
                 run.finish(exit_code=1)
         self._warn(f"wandb failed ({_line(error)}): going on without it; {_record()}")
 
     def log(self, values: Mapping[str, Any]) -> None:
-        """Show one line of metrics. The first failure ends the logging, not the training."""
+        """Log one line of metrics. The first failure ends the logging, not the training."""
         if self._run is None:
             return
         try:
@@ -117,7 +117,7 @@ class WandbLog:
             self._give_up(error)
 
     def log_images(self, paths: Mapping[str, Path], position: Mapping[str, Any]) -> None:
-        """Show pictures by name beside the metrics of ``position`` (step and epoch)."""
+        """Log pictures by name beside the metrics of ``position`` (step and epoch)."""
         if self._run is None or not paths:
             return
         try:
@@ -130,7 +130,7 @@ class WandbLog:
     def log_table(
         self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], position: Mapping[str, Any]
     ) -> None:
-        """Show a table beside the metrics of ``position`` (step and epoch)."""
+        """Log a table beside the metrics of ``position`` (step and epoch)."""
         if self._run is None:
             return
         try:
@@ -142,13 +142,13 @@ class WandbLog:
             self._give_up(error)
 
     def finish(self, exit_code: int = 0) -> None:
-        """Close the run; returns within the time-out whatever the network does."""
+        """Close the run; returns within the time-out even if the network is down."""
         if self._run is None:
             return
         try:
             self._run.finish(exit_code=exit_code)
         except TimeoutError:
-            self.mode = "disabled"  # the last words would point to a page that lacks the end
+            self.mode = "disabled"  # the closing lines would link to an incomplete page
             self._warn(
                 f"wandb was not done after {_FINISH_TIMEOUT_S} s; {_record()}, and "
                 f"`wandb sync {self._folder / WANDB_DIR}/*run-*` uploads the rest"
@@ -159,7 +159,7 @@ class WandbLog:
 
 
 def _mode(mode: str, wandb: Any, warn: Callable[[str], None]) -> str:
-    """What ``auto`` means here. Never prompts and never asks the network."""
+    """Resolve ``auto``; never prompts and never uses the network."""
     if mode != "auto":
         return mode
     if chosen := os.environ.get("WANDB_MODE"):

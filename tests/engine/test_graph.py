@@ -18,7 +18,7 @@ from engine.loop.eager import Eager, Worker
 from engine.loop.layout import Course, Layout
 from engine.loop.meter import Meter, Totals
 from engine.loop.optimizer import build_optimizer
-from engine.loop.part import Rules, WholeNetwork
+from engine.loop.part import Part, Rules
 from engine.loop.program import Program
 from engine.loop.recorded import Recorded, Recording, Uncapturable
 from engine.loop.recorders import Recorder, no_waiting
@@ -166,7 +166,7 @@ def record(
     args: Args, method: Method, feed: Feed, optimizer: torch.optim.Optimizer, recorder: Recorder, step: int = 0
 ) -> Recorded:
     """Without the way back to eager steps that `build_layout` has."""
-    part = WholeNetwork(method, optimizer, Rules(args.run.precision, args.optim.gradient_clip))
+    part = Part(method, optimizer, Rules(args.run.precision, args.optim.gradient_clip))
     return Recorded(Recording(Program(part, Steps(args, method, feed)), recorder, step))
 
 
@@ -269,7 +269,7 @@ def test_no_path_waits_for_a_gpu_inside_a_chunk(case: str) -> None:
     optimizer = build_optimizer(args.optim, method)
     recorder, _ = choose_recorder(args, device)
     recorded = record(args, method, feed, optimizer, recorder)
-    worker, meter = Worker(WholeNetwork(method, optimizer, Rules()), Steps(args, method, feed)), Meter()
+    worker, meter = Worker(Part(method, optimizer, Rules()), Steps(args, method, feed)), Meter()
 
     def take(step: int) -> None:
         worker.take(worker.item(step, worker.steps.batch(step)), meter)

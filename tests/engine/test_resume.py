@@ -117,3 +117,16 @@ def test_kill_9_loses_at_most_the_epoch(run, same, tmp_path: Path) -> None:
     assert run.resume(str(folder)) == 0
     same(whole, run.state(folder))
     assert without_times(run.records(folder)) == without_times(run.records(whole_folder))
+
+
+def test_a_run_of_an_earlier_version_with_a_retired_setting_goes_on(run, same, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("--dgl")
+    whole = run.state()
+    with monkeypatch.context() as patch:
+        stop_after(6, signal.SIGINT, patch)
+        assert run("--dgl") == 130
+    config = run.last / "config.yaml"
+    config.write_text(config.read_text().replace("run:\n", "run:\n  stage_delay: []\n"))
+    assert "stage_delay" in config.read_text()
+    assert run.resume(str(run.last)) == 0
+    same(whole, run.state())
