@@ -61,8 +61,8 @@ class Eager(Layout):
         """As `Layout.run`."""
         meter = Meter(course.before)
         for step in course.steps:
-            if course.is_stopped():
-                break
             self._worker.take(self._worker.item(step, self._worker.steps.batch(step)), meter)
             course.advance(step)
+            if course.is_stopped():
+                break
         return meter.read()

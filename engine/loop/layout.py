@@ -17,7 +17,7 @@ class Course:
         steps: their numbers in the run, all of one epoch.
         before: totals to add to.
         advance: called with every step's number when the step is done (recorded: enqueued).
-        is_stopped: asked before every step whether to end early.
+        is_stopped: asked at every step, before or after it, whether to end early.
     """
 
     steps: Sequence[int]

@@ -70,12 +70,12 @@ class Recorded(Layout):
     def launch(self, course: Course) -> int:
         """Enqueue the steps without waiting for the device; returns how many."""
         self._recording.program.begin(course.steps[0], course.before)
-        for count, step in enumerate(course.steps):
-            if course.is_stopped():
-                return count
+        for step in course.steps:
             self._recording.replay()
             course.advance(step)
-        return len(course.steps)
+            if course.is_stopped():
+                break
+        return step + 1 - course.steps[0]
 
     def run(self, course: Course) -> Totals:
         """As `Layout.run`."""
