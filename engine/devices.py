@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import ctypes
 import os
 import resource
-import time
 from contextlib import AbstractContextManager
 
 import torch
 from torch import nn
 
-from datamodules.base import Batch
 from methods._base import Method
 from utils import UsageError
 
 CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch requires it for deterministic cuBLAS
-BF16_MUST_WIN_BY = 1.15  # below this the probe cannot tell the two apart reliably, and fp32 is the safer choice
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX, _NEVER = -1, -3, -8, 2**31 - 1  # of malloc.h; its largest value
 
 
@@ -76,33 +72,20 @@ def set_determinism(deterministic: bool) -> None:
     torch.backends.cudnn.benchmark = not deterministic
 
 
-def _seconds(method: Method, batch: Batch, precision: str) -> float:
-    device = batch.x_BCHW.device
-    begin = time.perf_counter()
-    with autocast(device, precision):
-        method.fill_grads(batch)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - begin
+def choose_precision(device: torch.device) -> tuple[str, str]:
+    """What ``--precision auto`` means on ``device``, and why: a rule of the device alone, the same for every run.
 
-
-def choose_precision(method: Method, batch: Batch, rounds: int = 6) -> tuple[str, float]:
-    """The faster of fp32 and bf16 on this device, from a few training steps of a copy of ``method``.
-
-    Returns:
-        The precision, and fp32's time over bf16's (best of ``rounds``, interleaved). The method, its buffers and the
-        random state are as before.
+    bf16 on GPUs of compute capability 8.0 or higher and on CPUs with native bf16, otherwise fp32. A measurement was
+    tried: on a busy machine it chose differently from run to run, and then runs differ in their bits.
     """
-    probe = copy.deepcopy(method)
-    batch = batch.first(32)
-    best = dict.fromkeys(("fp32", "bf16"), float("inf"))
-    with torch.random.fork_rng(devices=[batch.x_BCHW.device] if batch.x_BCHW.is_cuda else []):
-        for count in range(rounds + 1):
-            for precision in best:
-                seconds = _seconds(probe, batch, precision)
-                best[precision] = min(best[precision], seconds if count else float("inf"))  # the first is a warm-up
-    ratio = best["fp32"] / best["bf16"]
-    return ("bf16" if ratio > BF16_MUST_WIN_BY else "fp32"), ratio
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        where = f"{torch.cuda.get_device_name(device)} has compute capability {major}.{minor}"
+        return ("bf16", where) if major >= 8 else ("fp32", f"{where}, below 8.0")
+    native = {"AVX512-BF16": torch.cpu._is_avx512_bf16_supported(), "AMX": torch.cpu._is_amx_tile_supported()}
+    if any(native.values()):
+        return "bf16", f"this CPU has {' and '.join(name for name, has in native.items() if has)}"
+    return "fp32", "this CPU has neither AVX512-BF16 nor AMX"
 
 
 def compile_blocks(method: Method, device: torch.device) -> None:

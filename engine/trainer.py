@@ -123,7 +123,7 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
     ranking_P = job.ranking_P if state is None else state.get("ranking")
     feeds = make_feeds(job.args, job.splits, job.device, ranking_P, two_views=method.two_views)
     observers = Observers(job.args, job.splits, job.device)
-    args = _settle(job, method, feeds[TRAIN], state)
+    args = _settle(job, state)
     stages = ranks.agree(choose_stages(args.run, method, feeds[TRAIN].batch(0, 0)) if ranks.is_leader else [])
     blocks = describe_blocks(method)  # torch.fx cannot trace compiled blocks
     if args.run.compile:
@@ -165,7 +165,7 @@ def _open_log(job: Job, args: Args, state: dict[str, Any] | None, held: contextl
     return RunLog(folder, wandb, partial(reports.refresh, folder.path), logger.warning)
 
 
-def _settle(job: Job, method: Method, feed: Feed, state: dict[str, Any] | None) -> Args:
+def _settle(job: Job, state: dict[str, Any] | None) -> Args:
     """Replace ``auto`` by the value chosen, which the run folder records."""
     args = job.args
     chosen: str = args.run.precision
@@ -173,8 +173,8 @@ def _settle(job: Job, method: Method, feed: Feed, state: dict[str, Any] | None) 
         with checkpoint.fitting():
             chosen = state["args"]["run"]["precision"]
     elif chosen == "auto" and job.ranks.is_leader:
-        chosen, ratio = choose_precision(method, feed.batch(0, 0))
-        logger.info(f"Precision: {chosen} (a training step in fp32 takes {ratio:.2f} times as long as in bf16 here)")
+        chosen, reason = choose_precision(job.device)
+        logger.info(f"Precision: {chosen} ({reason}); --precision fp32 or bf16 chooses")
     settled = args.run.model_copy(update={"precision": job.ranks.agree(chosen), "device": str(job.device)})
     return args.model_copy(update={"run": settled})
 

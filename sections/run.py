@@ -132,7 +132,7 @@ class RunArgs(Section):
         "auto", "auto (a GPU where there is one), cpu, cuda:0, ..."
     )
     precision: Literal["auto", "fp32", "bf16"] = setting(
-        "auto", "arithmetic of the blocks; auto times both for a moment"
+        "auto", "arithmetic of the blocks; auto: bf16 where the device has it natively"
     )
     layer_parallel: Literal["off", "threads", "processes", "streams"] = setting(
         "off",

@@ -12,7 +12,7 @@ import torch._dynamo
 import torch._functorch.config
 from torch import nn
 
-from engine.devices import compile_blocks
+from engine.devices import choose_precision, compile_blocks
 from tests.conftest import gradients, make_batch, make_method
 
 PROGRAM = """
@@ -71,3 +71,35 @@ def test_compiled_parts_can_go_backward_twice(case: str, monkeypatch: pytest.Mon
     torch._dynamo.reset()
     for key, gradient in gradients(eager).items():
         torch.testing.assert_close(gradients(compiled)[key], gradient, msg=key)
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision", "reason"),
+    [
+        ((9, 0), "bf16", "NVIDIA X has compute capability 9.0"),
+        ((8, 0), "bf16", "NVIDIA X has compute capability 8.0"),
+        ((7, 5), "fp32", "NVIDIA X has compute capability 7.5, below 8.0"),
+    ],
+)
+def test_auto_precision_follows_a_gpus_capability(
+    capability: tuple[int, int], precision: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA X")
+    assert choose_precision(torch.device("cuda:1")) == (precision, reason)
+
+
+@pytest.mark.parametrize(
+    ("avx", "amx", "expected"),
+    [
+        (True, False, ("bf16", "this CPU has AVX512-BF16")),
+        (True, True, ("bf16", "this CPU has AVX512-BF16 and AMX")),
+        (False, False, ("fp32", "this CPU has neither AVX512-BF16 nor AMX")),
+    ],
+)
+def test_auto_precision_follows_a_cpus_instructions(
+    avx: bool, amx: bool, expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert choose_precision(torch.device("cpu")) == expected

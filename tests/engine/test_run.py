@@ -12,8 +12,6 @@ import torch
 import yaml
 
 import main
-from engine.devices import choose_precision
-from tests.conftest import make_batch, make_method
 
 TIMES = {"time_s", "images_per_second"}
 
@@ -331,16 +329,3 @@ def test_two_runs_in_one_second_have_two_folders(run, monkeypatch: pytest.Monkey
     run("--epochs", "1")
     run("--epochs", "1")
     assert [folder.name for folder in run.folders] == ["2000-01-01_00-00-00", "2000-01-01_00-00-00_2"]
-
-
-def test_the_precision_probe_leaves_no_trace() -> None:
-    method = make_method("dgl").float()
-    before = {name: value.clone() for name, value in method.state_dict().items()}
-    torch.manual_seed(5)
-    expected = torch.rand(1)
-    torch.manual_seed(5)
-    precision, ratio = choose_precision(method, make_batch(dtype=torch.float32))
-    assert precision in ("fp32", "bf16") and ratio > 0
-    assert torch.equal(torch.rand(1), expected)
-    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
-    assert all(parameter.grad is None for parameter in method.parameters())

@@ -30,7 +30,7 @@ def test_a_grid_tries_every_point_once_and_names_the_best(sweeper, capsys) -> No
     assert "(4/4)" in out and "ETA 0:00:00" in out
     assert (sweeper.folder / "parallel.svg").exists() and (sweeper.folder / "importance.svg").exists()
     page = (sweeper.folder / "report.html").read_text()
-    for words in ("<h2>Trials</h2>", "Every trial as a line", "Share of each setting", "best first"):
+    for words in ("<h2>Trials</h2>", "Every trial as a line", "Importance of each setting", "best first"):
         assert words in page
 
 
