@@ -73,6 +73,7 @@ NETWORKS: dict[str, Architecture] = {
     "VGG19c": _plain("64 64 128 128 M 256 256 256 256 M 512 512 512 512 512 512 512 512 M"),
     "ResNet20": _resnet(20),
     "ResNet32": _resnet(32),
+    "ResNet56": _resnet(56),
     "ResNet110": _resnet(110),
 }
 

@@ -18,8 +18,9 @@ TABLE = {
     "BasicCNN": (829_952, 3, 4), "VGGs": (0.006e6, 3, 4), "VGGsw": (0.372e6, 3, 4), "VGGsxw": (1.481e6, 3, 4),
     "VGG8c": (4.504e6, 6, 4), "VGG8b": (6.793e6, 6, 2), "VGG11b": (9.449e6, 9, 2), "VGG11c": (9.226e6, 8, 4),
     "VGG13c": (9.411e6, 10, 4), "VGG16c": (14.723e6, 13, 4), "VGG19c": (20.035e6, 16, 4), "VGG11": (9.226e6, 8, 1),
-    # He et al. 2015, table 6, counts 0.27, 0.46 and 1.7 M with the classifier; here to the last one, without it.
-    "ResNet20": (269_072, 10, 8), "ResNet32": (463_504, 16, 8), "ResNet110": (1_727_312, 55, 8),
+    # He et al. 2015, table 6, counts 0.27, 0.46, 0.85 and 1.7 M with the classifier; here to the last one, without it.
+    "ResNet20": (269_072, 10, 8), "ResNet32": (463_504, 16, 8), "ResNet56": (852_368, 28, 8),
+    "ResNet110": (1_727_312, 55, 8),
     "VGG13": (9.411e6, 10, 1), "VGG16": (14.723e6, 13, 1), "VGG19": (20.035e6, 16, 1),
 }  # fmt: skip
 
@@ -132,7 +133,9 @@ def test_of_a_skipped_block_only_the_pool_stays(skipped: int) -> None:
     assert network.eval()(torch.randn(1, 3, 32, 32)).shape == (1, 5)
 
 
-@pytest.mark.parametrize(("name", "published"), [("ResNet20", 0.27), ("ResNet32", 0.46), ("ResNet110", 1.7)])
+@pytest.mark.parametrize(
+    ("name", "published"), [("ResNet20", 0.27), ("ResNet32", 0.46), ("ResNet56", 0.85), ("ResNet110", 1.7)]
+)
 def test_residual_networks_have_the_published_size(name: str, published: float) -> None:
     with torch.device("meta"):
         network = build(name)
