@@ -57,14 +57,16 @@ def print_config(command: cli.Command) -> None:
     print(yaml.safe_dump(command.args.model_dump(mode="json"), sort_keys=False), end="")
 
 
-STOPPED = f"{PROGRAM}: stopped before training began"
+STOPPED = f"{PROGRAM}: stopped"
 VERBS = {"train": train, "report": report, "evaluate": evaluate, "sweep": sweep, "print_config": print_config}
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command ``argv``, and return its exit code."""
+    is_verb = list(argv[:1]) in (["report"], ["evaluate"], ["sweep"])
+    stopped = STOPPED if is_verb else f"{STOPPED} before training began"
     try:
-        with signals_end_it(STOPPED if is_leader() else ""):
+        with signals_end_it(stopped if is_leader() else ""):
             import cli  # takes tenths of a second, so signals must be handled before
 
             command = cli.parse(argv)
@@ -75,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt as stop:
         if is_leader():
-            print(STOPPED, file=sys.stderr)
+            print(stopped, file=sys.stderr)
         return stop.args[0] if stop.args else EXIT_SIGINT
     except Interrupted as interrupted:
         return interrupted.exit_code

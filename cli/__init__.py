@@ -148,7 +148,7 @@ def _train_command(words: Sequence[str], text: str) -> Command:
     values["method"] = Item(method, "--method")
     values, warnings = check_effects(values, method)
     args = _validated(values)
-    check_needs(values, args)
+    warnings += check_needs(values, args)
     return Command(
         "print_config" if space["print_config"] else "train", text, args, warnings=[*warnings, *args.warnings()]
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from consts import CONFIG_FILE
-from schemas import HARMLESS, SECTIONS, Args, fact_words, method_sections, settings_of
+from schemas import HARMLESS, SECTIONS, Args, build_args, fact_words, method_sections, settings_of
 from sections.combine import idle
 from sections.fields import FALSE_WORDS, TRUE_WORDS, Section, fields_of
 from utils import UsageError, did_you_mean
@@ -150,23 +151,33 @@ def check_effects(values: Mapping[str, Item], method: str) -> tuple[dict[str, It
     return kept, warnings
 
 
+@cache
+def _resolved(method: str) -> dict[str, Any]:
+    return build_args({"method": method}).flat()
+
+
 def _is_default(name: str, value: Any) -> bool:
     """Whether a rule that has the setting would do the same without it, as files that hold every setting have it."""
-    fields = (fields_of(section) for section in method_sections().values())
-    return any(name in known and value == known[name].default for known in fields)
+    return any(name in known and value == known[name] for known in map(_resolved, method_sections()))
 
 
-def check_needs(values: Mapping[str, Item], args: Args) -> None:
+def check_needs(values: Mapping[str, Item], args: Args) -> list[str]:
     """Refuse a flag whose ``needs`` the resolved settings do not meet.
+
+    Returns:
+        Warnings: the same of settings in files, where they are not what they would be anyway.
 
     Raises:
         UsageError: naming the flag and what it needs.
     """
-    fields, facts = args.fields(), args.facts()
+    fields, facts, warnings = args.fields(), args.facts(), []
     for name, item in values.items():
-        if item.is_flag and not _is_off(item.value) and (needed := idle(name, fields, facts, fact_words())):
+        is_off = not facts.get(name) and facts.get(name) == fields[name].default  # as without the flag
+        needed = None if is_off else idle(name, fields, facts, fact_words())
+        if needed and item.is_flag:
             raise UsageError(f"{item.source} has no effect: it needs {needed}")
-
-
-def _is_off(value: Any) -> bool:
-    return str(value).lower() in (*FALSE_WORDS, "0.0")
+        if needed and name != "method":
+            others = {other: each.value for other, each in values.items() if other != name}
+            if build_args(others).flat()[name] != args.flat()[name]:
+                warnings.append(f"{item.source} has no effect: it needs {needed}")
+    return warnings

@@ -78,6 +78,7 @@ class Observers:
     def _gradients(self, method: Method) -> dict[str, float]:
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             plain = build_backbone(self._args.model, self._spec, self._args.num_skipped_blocks)
+            plain = method.arrange(plain, self._spec)  # its blocks joined to modules as the method's
         plain = plain.to(self._device).to(memory_format=torch.channels_last)
         found = gradient_alignment(method, plain, self._alignment.batch(0, 0))
         cosines = {metric_name(INSIDE, ALIGNMENT, index): each.cosine for index, each in found.items()}

@@ -14,11 +14,11 @@ import tasks
 from consts import PRED_LOSS, block_name, loss_name
 from datamodules.base import LABELLED, SECOND_VIEW, Batch, DataSpec
 from datamodules.super_classes import CoarseLabels
+from heads.momentum import MomentumHead
 from methods._base import BlockResult, Method, Phases, StepOutput, Traits, step_output
 from model import Backbone, block_costs, cut, join, sum_of_squares
 from objectives.classification import cross_entropy, merged_logits
 from sections import phases
-from sections.heads import Momentum
 from sections.labels import SuperClasses
 from sections.modules import Modules, Overlap
 from sections.rule import MethodArgs
@@ -48,11 +48,17 @@ class LocalMethod(Method):
         self.phases = Phases(self.phases.blocks, args.group(phases.Phases).sequential)
         self.overlap = args.group(Overlap).overlap
         self.num_classes = spec.num_classes
+        active = args.tasks.active
+        self.weights = {PRED_LOSS: args.tasks.own_weight} | {name: weight for name, (_, weight) in active.items()}
+        self._two_views = any(section.TWO_VIEWS for section, _ in active.values())
         coarse = args.group(SuperClasses).coarse_labels_first
         self.coarse = CoarseLabels(spec, backbone.num_blocks) if coarse else None
         self.heads = nn.ModuleDict({block_name(i): self.build_heads(i, spec) for i in inner if self.is_supervised(i)})
         # After the heads, so that these draw the same weights with and without the tasks.
         self.build_tasks(spec, inner)
+        compare = {name for name, (section, _) in active.items() if section.TWO_VIEWS}
+        found = [name for name, child in self.named_children() if isinstance(child, Task)]
+        self._task_names = sorted(found, key=lambda name: name not in compare)
         self._check_that_all_learn(inner)
 
     def build_tasks(self, spec: DataSpec, inner: range) -> None:
@@ -84,13 +90,14 @@ class LocalMethod(Method):
     @property
     def traits(self) -> Traits:
         """With ``--overlap`` a block also learns from the losses above it; with ``--man`` it reads the next block."""
-        reach = max(self.overlap, int(self.args.group(Momentum).man))
+        reads_next = any(isinstance(part, MomentumHead) for part in self.heads.modules())
+        reach = max(self.overlap, int(reads_next))
         return self.TRAITS if not reach else Traits("neighbour" if reach == 1 else "none")
 
     @property
     def two_views(self) -> bool:
         """A task compares them."""
-        return any(section.TWO_VIEWS for section, _ in self.args.tasks.active.values())
+        return self._two_views
 
     @abstractmethod
     def build_heads(self, index: int, spec: DataSpec) -> nn.Module:
@@ -102,13 +109,12 @@ class LocalMethod(Method):
 
     @property
     def tasks(self) -> dict[str, Task]:
-        """What blocks learn beside the method's own loss, by name."""
-        return {name: child for name, child in self.named_children() if isinstance(child, Task)}
+        """What blocks learn beside the method's own loss, by name; tasks that compare two views first."""
+        return {name: task for name in self._task_names if isinstance(task := self.get_submodule(name), Task)}
 
     def weight(self, name: str, index: int) -> float:
         """The weight in what block ``index`` learns: of a task's loss, or of the method's own (`PRED_LOSS`)."""
-        options = self.args.tasks
-        return options.own_weight if name == PRED_LOSS else options.active[name][1]
+        return self.weights[name]
 
     def is_supervised(self, index: int) -> bool:
         """Whether block ``index`` learns from the method's own loss; the last always does, and from nothing else."""

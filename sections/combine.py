@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from sections.fields import Above, Below, Other, extra
+from sections.fields import Above, Below, Holding, Other, extra
 
 Fields = Mapping[str, FieldInfo]
 Facts = Mapping[str, Any]
@@ -26,7 +26,8 @@ def conflict(fields: Fields, facts: Facts, words: Words) -> str | None:
             continue
         for other, (values, why) in extra(field, "excludes").items():
             if other in fields and facts[other] in values and has_effect(other, fields, facts):
-                pair = f"--{flag(name, field, facts)} and --{flag(other, fields[other], facts)}"
+                entry = f" {values.entry}" if isinstance(values, Holding) else ""
+                pair = f"--{flag(name, field, facts)} and --{flag(other, fields[other], facts)}{entry}"
                 return f"{pair} exclude each other{f': {why}' if why else '; give one'}"
         for other, (values, why) in extra(field, "requires").items():
             if facts.get(other) not in values:

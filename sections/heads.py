@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from sections.fields import POSITIVE, Above, Section, setting
+from sections.modules import WAITS
+from sections.tasks._base import INNER
 
 HeadKind = Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f", "cnn_full", "conv", "auglocal"]
 WITH_HIDDEN_LAYERS = ("mlp", "cnn", "pooled", "mlp_sr", "1c2f", "cnn_full", "conv")
@@ -14,9 +16,7 @@ WITH_FREE_WIDTH = ("mlp", "cnn", "pooled", "1c2f", "conv")
 class Heads(Section):
     """Heads of local methods."""
 
-    pred_aux_type: HeadKind = setting(
-        "pooled", "classification head of every block but the last", needs={"trained_modules": Above(1)}
-    )
+    pred_aux_type: HeadKind = setting("pooled", "classification head of every block but the last", needs=INNER)
     aux_mlp_n_hidden_layers: int = setting(
         1,
         "hidden layers of the heads' classifier (linear has none; those of conv and cnn_full are convolutions)",
@@ -44,7 +44,7 @@ class Momentum(Section):
     man: bool = setting(
         False,
         "heads see the output through two copies of the next block's first layers: trained, and averaged in time",
-        needs={"trained_modules": Above(1)},
-        excludes={"pred_aux_type": (("auglocal",), ""), "overlap": (POSITIVE, ""), "sequential": ((True,), "")},
+        needs=INNER,
+        excludes=WAITS | {"pred_aux_type": (("auglocal",), ""), "overlap": (POSITIVE, ""), "sequential": ((True,), "")},
     )
     man_momentum: float = setting(0.995, "how much of that average stays at a step", ge=0, le=1, needs={"man": (True,)})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sections.fields import Above, Section, setting
+from sections.fields import Section, setting
+from sections.tasks._base import INNER
 
 
 class Smoothing(Section):
@@ -18,5 +19,5 @@ class SuperClasses(Section):
 
     coarse_labels_first: bool = setting(
         False, "early blocks learn two super-classes, later ones five, the last third the classes (CIFAR-10)",
-        needs={"trained_modules": Above(1)},
+        needs=INNER,
     )  # fmt: skip

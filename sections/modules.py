@@ -35,7 +35,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from sections.fields import POSITIVE, Other, Section, list_from_text, setting
+from sections.fields import POSITIVE, Because, Other, Section, list_from_text, setting
 
 
 class Modules(Section):
@@ -68,7 +68,13 @@ class Modules(Section):
         return self
 
 
+# Relation of settings with which a block does not learn on its own.
+WAITS: dict[str, Because] = {"layer_parallel": (Other("off"), "blocks then need results of later blocks")}
+
+
 class Overlap(Section):
     """Overlap of modules."""
 
-    overlap: int = setting(0, "modules below its own that a module's loss trains as well", unit="modules", ge=0)
+    overlap: int = setting(
+        0, "modules below its own that a module's loss trains as well", unit="modules", ge=0, excludes=WAITS
+    )

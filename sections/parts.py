@@ -6,6 +6,8 @@ import importlib
 import pkgutil
 from typing import TypeVar
 
+from utils import UserError
+
 Kind = TypeVar("Kind")
 
 
@@ -16,7 +18,13 @@ def names(package: str) -> list[str]:
 
 
 def only(package: str, name: str, kind: type[Kind]) -> type[Kind]:
-    """Import a file of ``package`` and return the one subclass of ``kind`` that it defines."""
+    """Import a file of ``package`` and return the one subclass of ``kind`` that it defines.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if name not in names(package):
+        raise UserError(f"{package}/{name}.py is missing, but there are settings of that name")
     module = importlib.import_module(f"{package}.{name}")
     found = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, kind)]
     found = [each for each in found if each.__module__ == module.__name__]

@@ -33,7 +33,7 @@ Reference numbers:
 
 from __future__ import annotations
 
-from sections.fields import POSITIVE, Section, setting
+from sections.fields import POSITIVE, Other, Section, setting
 
 
 class Phases(Section):
@@ -41,5 +41,8 @@ class Phases(Section):
 
     sequential: bool = setting(
         False, "train one block (or module) after the other, each for an equal share of --epochs, then freeze it",
-        excludes={"overlap": (POSITIVE, "a block that is finished learns no more")},
+        excludes={
+            "overlap": (POSITIVE, "a block that is finished learns no more"),
+            "layer_parallel": (Other("off"), "only one block learns at a time"),
+        },
     )  # fmt: skip

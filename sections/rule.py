@@ -19,7 +19,7 @@ class MethodArgs(Composite):
     lists the option groups that the rule takes and adds only what is its own.
 
     Attributes:
-        BLOCKS_ALONE: whether a block learns from itself and what lies below, so that stages can be trained at the same
+        BLOCKS_ALONE: whether a block learns from itself and the blocks below, so that stages can be trained at the same
             time; a setting that breaks it ``excludes`` ``--layer_parallel``.
     """
 

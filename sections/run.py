@@ -10,7 +10,6 @@ from consts import DATASETS
 from sections.fields import POSITIVE, TRUE_WORDS, Other, Section, list_from_text, setting
 
 PARALLEL = {"layer_parallel": ("threads", "processes", "streams")}
-WAITING = {"is_direct_global": (True,), "overlap": POSITIVE, "man": (True,)}  # blocks that do not learn on their own
 CURRICULUM = {"curriculum": ("easy_first", "hard_first")}
 _NO_NUL = r"^[^\x00]+$"  # no system takes such a path, and Python has another error for it than for all others
 _ON_DISK = tuple(name for name, facts in DATASETS.items() if facts.on_disk)
@@ -140,8 +139,7 @@ class RunArgs(Section):
         "a CPU, in processes, or in streams of one GPU",
         on=Other("off"),
         requires={"blocks_alone": ((True,), "")},
-        excludes={name: (values, "blocks then wait for what lies above them") for name, values in WAITING.items()}
-        | {"sequential": ((True,), "only one block learns at a time")},
+        excludes={"cuda_graph": (("on",), "layer-parallel layouts choose it themselves")},
     )
     num_stages: int = setting(
         2, "stages, cut where measured times are most even", ge=1, needs=PARALLEL | {"stages": (None,)}
@@ -166,6 +164,8 @@ class RunArgs(Section):
     cuda_graph: Literal["auto", "on", "off"] = setting(
         "auto",
         "run a whole training step as one CUDA graph, with the same bits; auto: on a GPU, where a step allows it",
+        on=("off",),
+        excludes={"layer_parallel": (("streams",), "streams run CUDA graphs side by side")},
     )
     path: str = setting("experiments", "folder of the run folders", min_length=1, pattern=_NO_NUL)
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=100)] = setting(

@@ -22,84 +22,15 @@ Reference numbers:
 
 from __future__ import annotations
 
-import sys
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-from pydantic import create_model, model_validator
+from pydantic import model_validator
 
-from sections.fields import TRUE_WORDS, Above, Composite, Holding, Section, setting
+from sections.fields import TRUE_WORDS, Composite, setting
 from sections.parts import found
+from sections.tasks._base import INNER, TaskArgs
 
-INNER = {"trained_modules": Above(1)}  # the last block has the classifier, and learns from nothing else
-
-
-class TaskArgs(Section):
-    """Settings of one auxiliary task, in a file of ``sections/tasks/`` that is named as the task's in ``tasks/``.
-
-    The weight of its loss, ``--NAME_loss_weight``, is not written there: `weighted` adds it.
-
-    Attributes:
-        ABOUT: what a block learns, for the help of the weight.
-        IN_SSL: whether ``--ssl_task`` can name it.
-        DECODES: whether its head draws an image, for which ``--upsample`` matters.
-        TWO_VIEWS: whether it compares two augmentations of every image.
-        CONTRASTS_LABELS: whether it compares images of one label.
-        DRAWS: whether it draws random numbers in a step, for which the engine seeds the generator.
-        REQUIRES, EXCLUDES: relations of the weight to other settings, see `sections.fields.setting`.
-    """
-
-    ABOUT: ClassVar[str]
-    IN_SSL: ClassVar[bool] = False
-    DECODES: ClassVar[bool] = False
-    TWO_VIEWS: ClassVar[bool] = False
-    CONTRASTS_LABELS: ClassVar[bool] = False
-    DRAWS: ClassVar[bool] = False
-    REQUIRES: ClassVar[dict[str, Any]] = {}
-    EXCLUDES: ClassVar[dict[str, Any]] = {}
-
-    @classmethod
-    def task(cls) -> str:
-        """The name of the task: that of the section's file."""
-        return cls.__module__.rpartition(".")[2]
-
-    @classmethod
-    def weight_name(cls) -> str:
-        """The setting of its loss's weight."""
-        return f"{cls.task()}_loss_weight"
-
-    @property
-    def weight(self) -> float:
-        """The weight of its loss, 0 where it is left out."""
-        weight: float = getattr(self, self.weight_name())
-        return weight
-
-    @classmethod
-    def warning(cls, padding_mode: str) -> str | None:
-        """A warning where this padding of the convolutions is allowed but probably a mistake; None without one."""
-        return None
-
-
-def weighted(task: type[TaskArgs]) -> type[TaskArgs]:
-    """The section of a task with the weight of its loss."""
-    requires, excludes = task.REQUIRES, {"is_direct_global": ((True,), "")} | task.EXCLUDES
-    if task.TWO_VIEWS:
-        requires = {"augments": ((True,), "it compares two augmentations of an image")} | requires
-        excludes |= {
-            "diagnostics": (Holding("alignment"), "alignment looks at images as they are, and the loss needs two views")
-        }
-    weight = setting(
-        0.0, f"weight of {task.ABOUT}, beside weight 1 of the rule's own loss (or those of --ssl)", ge=0, needs=INNER,
-        requires=requires, excludes=excludes,
-    )  # fmt: skip
-    made: type[TaskArgs] = create_model(
-        task.__name__, __base__=task, __module__=task.__module__, __doc__=task.__doc__,
-        **{task.weight_name(): (float, weight)},
-    )  # type: ignore[call-overload]  # fmt: skip
-    setattr(sys.modules[task.__module__], task.__name__, made)  # where pickle looks for it
-    return made
-
-
-TASKS = {name: weighted(section) for name, section in found("sections.tasks", TaskArgs).items()}
+TASKS = found("sections.tasks", TaskArgs)
 SSL_TASKS = tuple(name for name, section in TASKS.items() if section.IN_SSL)
 SSL = "ssl"  # stands for the task of ``--ssl`` in the names of losses and parameters
 
@@ -169,6 +100,10 @@ class Tasks(Composite):
         others = {name: self.group(section) for name, section in reversed(TASKS.items())}
         chosen |= {name: (section, section.weight) for name, section in others.items()}
         return {name: (section, weight) for name, (section, weight) in chosen.items() if weight > 0}
+
+    def flag_of(self, task: str) -> str:
+        """How the user asked for a task."""
+        return f"--ssl_task {task}" if self.ssl and self.ssl_task == task else f"--{TASKS[task].weight_name()}"
 
     @property
     def own_weight(self) -> float:

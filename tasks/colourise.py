@@ -52,7 +52,8 @@ class Colourisation(Restoring):
     def __init__(self, args: MethodArgs, backbone: Backbone, spec: DataSpec, blocks: Iterable[int]) -> None:
         if spec.num_channels != len(BRIGHTNESS):
             raise UsageError(
-                f"--ssl_task colourise needs colours, and the images of {spec.name} are grey; use --ssl_task inpaint"
+                f"{args.tasks.flag_of('colourise')} needs colours, and the images of {spec.name} are grey; leave it "
+                "out, or choose another task"
             )
         super().__init__(args, backbone, spec, blocks)
         for name, values in (("mean_C11", spec.mean), ("std_C11", spec.std), ("share_C11", BRIGHTNESS)):

@@ -50,8 +50,8 @@ class Rotation(Task):
     def __init__(self, args: MethodArgs, backbone: Backbone, spec: DataSpec, blocks: Iterable[int]) -> None:
         if spec.height != spec.width:
             raise UsageError(
-                f"--ssl_task rotate turns images by 90 degrees, so they must be square, but these are "
-                f"{spec.height}x{spec.width}; use --ssl_task reconstruct"
+                f"{args.tasks.flag_of('rotate')} turns images by 90 degrees, so they must be square, but these are "
+                f"{spec.height}x{spec.width}; leave it out, or choose another task"
             )
         super().__init__(args, backbone, spec, blocks)
 

@@ -12,7 +12,8 @@ from datamodules.base import Batch, DataSpec
 from methods._base import Method
 from model import Backbone, Shape, build_backbone, convolutional_block, mlp
 from schemas import ModelArgs, build_args
-from sections.task import TASKS, TaskArgs
+from sections.task import TASKS
+from sections.tasks._base import TaskArgs
 
 CLASSES = tuple("abcde")
 

@@ -12,7 +12,8 @@ import yaml
 
 import cli
 from schemas import SECTIONS, build_args, method_sections
-from sections.fields import fields_of
+from sections.fields import Composite, Section, fields_of, own_fields
+from sections.task import Tasks
 from utils import UsageError
 
 ROOT = Path(__file__).parent.parent
@@ -60,7 +61,7 @@ USAGE_ERRORS = {
     "--no_bp": "name the method to use instead",
     "--is_direct_global": "--is_direct_global has no effect with --method bp; it belongs to: dgl",
     "--context": "--context has no effect with --method bp; it belongs to: cdni, dni",
-    "--ssl": "--ssl has no effect with --method bp; it belongs to: critic, dgl, infopro, predsim",
+    "--ssl": "--ssl has no effect with --method bp; it belongs to: critic, ",
     "--dgl --shift_ssl_labels": "--shift_ssl_labels has no effect: it needs --ssl",
     "--dgl --ssl --shift_ssl_labels": "--shift_ssl_labels needs --upsample: on a reduced image",
     "--dgl --ssl --ssl_task shift": "--shift_ssl_labels needs --upsample: on a reduced image",
@@ -74,13 +75,19 @@ USAGE_ERRORS = {
     "--dgl --rotate_loss_weight 1 --is_direct_global": "--rotate_loss_weight and --is_direct_global exclude each other",
     "--dgl --num_modules 1 --pred_aux_type mlp": "--pred_aux_type has no effect: it needs more than one block that",
     "--layer_parallel threads": "--layer_parallel threads needs a rule whose blocks learn on their own",
-    "--dgl --man --layer_parallel threads": "--layer_parallel threads and --man exclude each other: blocks then wait",
+    "--dgl --man --layer_parallel threads": "--man and --layer_parallel threads exclude each other: blocks then need",
+    "--dgl --supcon_loss_weight 1 --pred_loss_weight 0": "--pred_loss_weight has no effect: it needs --ssl",
+    "--dgl --layer_parallel streams --inpaint_loss_weight 1": "it draws random numbers in a step",
+    "--dgl --layer_parallel streams --dropout_prob 0.2": "the host draws its masks",
+    "--dgl --layer_parallel streams --cuda_graph off": "streams run CUDA graphs side by side",
+    "--dgl --layer_parallel threads --cuda_graph on": "layer-parallel layouts choose it themselves",
+    "--infopro --num_modules 1 --label_weight_first 1": "--label_weight_first has no effect: it needs more than one",
     "--dgl --critic_rate_scale 2": "--critic_rate_scale has no effect with --method dgl; it belongs to: critic",
     "--dgl --ssl_task colourise": "--ssl_task has no effect: it needs --ssl",
     "--dgl --ssl --pred_loss_weight 0 --ssl_loss_weight 0": "leave the blocks nothing to learn from",
     "--dgl --ssl --pred_loss_weight=-1": "--pred_loss_weight '-1': allowed is a number, at least 0",
     "--dgl --ssl --is_direct_global": "--ssl and --is_direct_global exclude each other; give one",
-    "--num_modules 2": "--num_modules has no effect with --method bp; it belongs to: critic, dgl, infopro, predsim",
+    "--num_modules 2": "--num_modules has no effect with --method bp; it belongs to: critic, ",
     "--dgl --num_modules 0": "--num_modules '0': allowed is a whole number, at least 1",
     "--dgl --num_modules 4": "--num_modules 4: BasicCNN has 3 blocks, so it can be at most 3",
     "--dgl --num_modules 3 --first_trainable_block 1": "3 blocks, 1 of them frozen, so it can be at most 2",
@@ -95,20 +102,20 @@ USAGE_ERRORS = {
     "--dgl --overlap 1 --num_modules 1": "--overlap 1: there is one module, so it can be at most 0",
     "--dgl --overlap 1 --first_trainable_block -1": "--overlap 1: there is one module, so it can be at most 0",
     "--dgl --overlap 1 --is_direct_global": "--is_direct_global and --overlap exclude each other; give one",
-    "--dfa --overlap 1": "--overlap has no effect with --method dfa; it belongs to: dgl, infopro, predsim",
-    "--supcon_loss_weight 1": "--supcon_loss_weight has no effect with --method bp; it belongs to: critic, dgl",
+    "--dfa --overlap 1": "--overlap has no effect with --method dfa; it belongs to: dgl, ",
+    "--supcon_loss_weight 1": "--supcon_loss_weight has no effect with --method bp; it belongs to: critic, ",
     "--dgl --supcon_loss_weight=-1": "--supcon_loss_weight '-1': allowed is a number, at least 0",
     "--dgl --contrast_temperature 0.2": "--contrast_temperature has no effect: it needs --supcon_loss_weight above 0",
     "--dgl --is_direct_global --supcon_loss_weight 1": "--supcon_loss_weight and --is_direct_global exclude each other",
     "--dgl --supcon_loss_weight 1 --batch_size 1": "--batch_size '1': allowed is a whole number, at least 2",
     "--dgl --supcon_loss_weight 1 --batch_size 2": "--batch_size 2: a contrastive loss with labels is always 0 there",
     "--infopro --batch_size 2": "it needs at least 3 images, one to find and one to find it among",
-    "--dfa --simclr_loss_weight 1": "--simclr_loss_weight has no effect with --method dfa; it belongs to: critic, dgl",
+    "--dfa --simclr_loss_weight 1": "--simclr_loss_weight has no effect with --method dfa; it belongs to: critic, ",
     "--dgl --simclr_temperature 1": "--simclr_temperature has no effect: it needs --simclr_loss_weight above 0",
     "--dgl --is_direct_global --simclr_loss_weight 1": "--simclr_loss_weight and --is_direct_global exclude each other",
     "--dgl --simclr_loss_weight 1 --no_random_crop --no_random_horizontal_flip": "it compares two augmentations",
-    "--dgl --simclr_loss_weight 1 --diagnostics alignment": "--simclr_loss_weight and --diagnostics exclude",
-    "--bp --cpc_loss_weight 1": "--cpc_loss_weight has no effect with --method bp; it belongs to: critic, dgl",
+    "--dgl --simclr_loss_weight 1 --diagnostics alignment": "--diagnostics alignment exclude each other",
+    "--bp --cpc_loss_weight 1": "--cpc_loss_weight has no effect with --method bp; it belongs to: critic, ",
     "--dgl --is_direct_global --cpc_loss_weight 1": "--cpc_loss_weight and --is_direct_global exclude each other",
     "--dgl --cpc_loss_weight inf": "--cpc_loss_weight 'inf': allowed is a number, at least 0",
     "--skip_frozen_blocks": "has no effect: it needs --first_trainable_block other than 0",
@@ -123,10 +130,10 @@ USAGE_ERRORS = {
     "--dgl --num_modules 1 --ssl": "--ssl has no effect: it needs more than one block that learns",
     "--dgl --first_trainable_block -1 --simclr_loss_weight 0.5": "--simclr_loss_weight has no effect",
     "--dgl --num_modules 1 --man": "--man has no effect: it needs more than one block that learns",
-    "--critic --man": "--man has no effect with --method critic; it belongs to: dgl, infopro, predsim",
+    "--critic --man": "--man has no effect with --method critic; it belongs to: dgl, ",
     "--critic --sequential --epochs 21": "--sequential has no effect with --method critic; it belongs to: dgl",
     "--dgl --man --sequential --epochs 21": "--man and --sequential exclude each other; give one",
-    "--critic --overlap 1": "--overlap has no effect with --method critic; it belongs to: dgl, infopro",
+    "--critic --overlap 1": "--overlap has no effect with --method critic; it belongs to: dgl, ",
     "--critic --coarse_labels_first": "--coarse_labels_first has no effect with --method critic; it belongs to: dgl",
     "--critic --cascade_loss_weight=-1": "--cascade_loss_weight '-1': allowed is a number, at least 0",
     "--critic --optimizer_type Adam --cascade_loss_weight 0.1": "no effect: it needs --optimizer_type SGD",
@@ -160,7 +167,7 @@ USAGE_ERRORS = {
     "--dgl --sequential --epochs 6 --warmup_epochs 2": "--warmup_epochs 2 must be below the 2 epochs that --sequential",
     "--dgl --sequential --overlap 1": "--sequential and --overlap exclude each other",
     "--dgl --sequential --is_direct_global": "--is_direct_global and --sequential exclude each other",
-    "--dgl --sequential --epochs 21 --layer_parallel threads": "threads and --sequential exclude each other",
+    "--dgl --sequential --epochs 21 --layer_parallel threads": "--sequential and --layer_parallel threads exclude",
     "--curriculum easy_first": "--curriculum easy_first needs --curriculum_teacher: the folder of a run",
     "--curriculum easy_first --curriculum_teacher none": "--curriculum_teacher none: no run folder there",
     "--curriculum_start 0.5": "--curriculum_start has no effect: it needs --curriculum easy_first or hard_first",
@@ -337,6 +344,15 @@ def test_flags_are_unique_across_sections() -> None:
             name for part in (*(s for t, s in SECTIONS.items() if t != "method"), section) for name in fields_of(part)
         ]
         assert len(names) == len(set(names))
+
+
+def test_no_two_groups_of_a_rule_declare_one_setting() -> None:
+    def leaves(section: type[Section]) -> list[str]:
+        groups = section.GROUPS if issubclass(section, Composite) else ()
+        return [*own_fields(section), *(name for group in groups for name in leaves(group))]
+
+    for group in (Tasks, *method_sections()["dgl"].GROUPS):
+        assert len(leaves(group)) == len(set(leaves(group))), group
 
 
 def test_the_configs_of_the_project_are_valid() -> None:

@@ -27,6 +27,7 @@ TABLE = {
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_counts_equal_the_published_table(name: str) -> None:
+    assert name in TABLE, f"{name}: add its parameters without the classifier, blocks and last side to TABLE above"
     parameters, num_blocks, side = TABLE[name]
     with torch.device("meta"):
         network = build(name)

@@ -113,9 +113,19 @@ def update(optimizer: torch.optim.Optimizer, rate: float | Tensor, gradient_clip
 
 
 def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load what `Optimizer.state_dict` gave; the scales stay as they are, since older checkpoints hold none."""
+    """Load what `Optimizer.state_dict` gave; the scales stay as they are, since older checkpoints hold none.
+
+    Raises:
+        ValueError: it belongs to other parameters; torch itself only counts them.
+    """
     scales = [group.get("rate_scale") for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, scale in zip(optimizer.param_groups, scales, strict=True):
         if scale is not None:
             group["rate_scale"] = scale
+    for parameter, entry in optimizer.state.items():
+        for name, value in entry.items():
+            if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
+                raise ValueError(
+                    f"the optimiser's {name} has shape {[*value.shape]}, the parameter {[*parameter.shape]}"
+                )

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cli import args_of_run
 from consts import (
     CHECKPOINT_DIR,
     COMMAND_FILE,
@@ -165,17 +166,14 @@ class RunFolder:
 
 def find_unfinished(parent: Path, args: Args) -> Path | None:
     """The newest run folder under ``parent`` with the settings of ``args`` that is neither done nor in use."""
-    import yaml
-
     wanted = {name: value for name, value in args.flat().items() if name not in HARMLESS}
     for config in sorted(parent.glob(f"*/{CONFIG_FILE}"), key=lambda path: path.stat().st_mtime, reverse=True):
         folder = RunFolder(config.parent)
         try:
-            sections = yaml.safe_load(config.read_text(encoding="utf-8"))
-            before = {name: value for section in sections.values() for name, value in section.items()}
-            unfinished = folder.summary().get("status") != DONE
-        except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError):  # not a run folder, or damaged
+            before = args_of_run(folder.path).flat()
+        except UserError:  # not a run folder, damaged, or with settings that are gone
             continue
+        unfinished = folder.summary().get("status") != DONE
         if wanted.get("precision") == "auto":  # the run wrote down what auto chose
             before["precision"] = "auto"
         unfinished = unfinished and any(folder.checkpoints.glob("*.ckpt"))  # otherwise there is nothing to resume

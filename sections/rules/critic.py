@@ -5,7 +5,8 @@ from sections.heads import HeadKind, Heads
 from sections.labels import Smoothing
 from sections.modules import Modules
 from sections.rule import MethodArgs
-from sections.task import INNER, Tasks
+from sections.task import Tasks
+from sections.tasks._base import INNER
 
 
 class CriticArgs(MethodArgs):

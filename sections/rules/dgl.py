@@ -3,7 +3,7 @@
 from sections.fields import POSITIVE, setting
 from sections.heads import Heads, Momentum
 from sections.labels import Smoothing, SuperClasses
-from sections.modules import Modules, Overlap
+from sections.modules import WAITS, Modules, Overlap
 from sections.phases import Phases
 from sections.rule import MethodArgs
 from sections.task import Tasks
@@ -17,7 +17,7 @@ class DglArgs(MethodArgs):
 
     is_direct_global: bool = setting(
         False, "mix the last block's logit gradient into every block's",
-        excludes={"overlap": (POSITIVE, ""), "sequential": ((True,), "")},
+        excludes=WAITS | {"overlap": (POSITIVE, ""), "sequential": ((True,), "")},
     )  # fmt: skip
     last_gradient_weight: float = setting(
         0.5,

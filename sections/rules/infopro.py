@@ -13,6 +13,7 @@ from sections.modules import Modules, Overlap
 from sections.phases import Phases
 from sections.rule import MethodArgs
 from sections.task import Tasks
+from sections.tasks._base import INNER
 from sections.tasks.supcon import SupconArgs
 
 
@@ -24,13 +25,13 @@ class InfoproArgs(MethodArgs):
 
     label_loss: Literal["softmax", "contrast"] = setting(
         "contrast", "what blocks learn from the labels: their classifier's cross-entropy, or which images share one",
-        on=("contrast",), excludes={"pred_aux_type": (("linear",), "its weights start at zero, where all "
+        needs=INNER, on=("contrast",), excludes={"pred_aux_type": (("linear",), "its weights start at zero, where all "
             "embeddings are equal and the loss has no gradient; choose another head")},
     )  # fmt: skip
-    reconstruction_weight_first: float = setting(5.0, "weight of drawing the image, first block", ge=0)
-    reconstruction_weight_last: float = setting(0.2, "the same in the block before the last", ge=0)
-    label_weight_first: float = setting(0.05, "weight of the loss with labels, first block", ge=0)
-    label_weight_last: float = setting(0.5, "the same in the block before the last", ge=0)
+    reconstruction_weight_first: float = setting(5.0, "weight of drawing the image, first block", ge=0, needs=INNER)
+    reconstruction_weight_last: float = setting(0.2, "the same in the block before the last", ge=0, needs=INNER)
+    label_weight_first: float = setting(0.05, "weight of the loss with labels, first block", ge=0, needs=INNER)
+    label_weight_last: float = setting(0.5, "the same in the block before the last", ge=0, needs=INNER)
     contrast_temperature: float = again(
         SupconArgs, "contrast_temperature", 0.07, description="temperature of contrastive losses with labels",
         unless={"label_loss": ("contrast",)},

@@ -4,15 +4,16 @@ from typing import Any
 
 from pydantic import model_validator
 
-from sections.fields import TRUE_WORDS, Above, Below, again, setting
+from sections.fields import TRUE_WORDS, Below, again, setting
 from sections.heads import HeadKind, Heads, Momentum
 from sections.labels import Smoothing, SuperClasses
 from sections.modules import Modules, Overlap
 from sections.phases import Phases
 from sections.rule import MethodArgs
 from sections.task import Tasks
+from sections.tasks._base import INNER
 
-CLASSIFIES = {"trained_modules": Above(1), "sim_loss_weight": Below(1)}
+CLASSIFIES = INNER | {"sim_loss_weight": Below(1)}
 
 
 class PredsimArgs(MethodArgs):

@@ -1,7 +1,7 @@
 """Settings of the task ``barlow``."""
 
 from sections.fields import POSITIVE, setting
-from sections.task import TaskArgs
+from sections.tasks._base import TaskArgs
 
 
 class BarlowArgs(TaskArgs):

@@ -1,6 +1,6 @@
 """Settings of the task ``colourise``."""
 
-from sections.task import TaskArgs
+from sections.tasks._base import TaskArgs
 
 
 class ColouriseArgs(TaskArgs):

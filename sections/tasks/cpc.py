@@ -1,6 +1,6 @@
 """Settings of the task ``cpc``."""
 
-from sections.task import TaskArgs
+from sections.tasks._base import TaskArgs
 
 
 class CpcArgs(TaskArgs):

@@ -1,6 +1,6 @@
 """Settings of the task ``inpaint``."""
 
-from sections.task import TaskArgs
+from sections.tasks._base import TaskArgs
 
 
 class InpaintArgs(TaskArgs):

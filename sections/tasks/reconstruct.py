@@ -1,6 +1,6 @@
 """Settings of the task ``reconstruct``."""
 
-from sections.task import TaskArgs
+from sections.tasks._base import TaskArgs
 
 
 class ReconstructArgs(TaskArgs):

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from sections.task import TaskArgs
+from sections.tasks._base import TaskArgs
 
 
 class RotateArgs(TaskArgs):

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from sections.task import TaskArgs
+from sections.tasks._base import TaskArgs
 
 
 class ShiftArgs(TaskArgs):
@@ -14,9 +14,9 @@ class ShiftArgs(TaskArgs):
 
     @classmethod
     def warning(cls, padding_mode: str) -> str | None:
-        """A border of zeros hides what the shift wraps around the image."""
+        """Warn about zero padding, behind which no block sees what the shift wraps around."""
         return (
-            "--shift_ssl_labels with --padding_mode zeros: the shift wraps around the image, and beyond a border "
+            "a shifted reconstruction with --padding_mode zeros: the shift wraps around the image, and beyond a border "
             "of zeros no block can see what it is to draw there; --padding_mode circular lets it"
             if padding_mode == "zeros"
             else None

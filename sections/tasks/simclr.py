@@ -1,7 +1,7 @@
 """Settings of the task ``simclr``."""
 
 from sections.fields import POSITIVE, setting
-from sections.task import TaskArgs
+from sections.tasks._base import TaskArgs
 
 
 class SimclrArgs(TaskArgs):

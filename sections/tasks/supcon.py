@@ -1,7 +1,7 @@
 """Settings of the task ``supcon``."""
 
 from sections.fields import Above, setting
-from sections.task import TaskArgs
+from sections.tasks._base import TaskArgs
 
 
 class SupconArgs(TaskArgs):

@@ -74,3 +74,9 @@ def test_an_unknown_observer_is_refused(run, capsys) -> None:
     assert run("--diagnostics", "alignment,probe") == 2
     [line] = capsys.readouterr().err.splitlines()
     assert "--diagnostics 'alignment,probe': allowed is some of alignment, probes, filters, cka, confusion" in line
+
+
+def test_alignment_looks_at_modules(run) -> None:
+    assert run("--dgl", "--num_modules", "2", "--diagnostics", "alignment", "--epochs", "1") == 0
+    [epoch] = [record for record in run.records() if record["kind"] == "epoch"]
+    assert sum(name.endswith("/alignment") for name in epoch) == 2

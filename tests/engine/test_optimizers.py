@@ -204,3 +204,17 @@ def test_recorded_steps_have_the_scaled_rates_of_eager_ones(name: str) -> None:
         layout.run(Course(range(4)))
     for (key, a), b in zip(methods[0].state_dict().items(), methods[1].state_dict().values(), strict=True):
         assert torch.equal(a, b), key
+
+
+def test_a_state_of_other_parameters_is_refused() -> None:
+    def optimizer(*shapes: tuple[int, ...]) -> torch.optim.Optimizer:
+        parameters = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
+        made = torch.optim.SGD([{"name": "block_00", "params": parameters}], lr=0.1, momentum=0.9)
+        sum(parameter.sum() for parameter in parameters).backward()
+        made.step()
+        return made
+
+    state = optimizer((2, 3), (4,)).state_dict()
+    optimizers.load_state(optimizer((2, 3), (4,)), state)
+    with pytest.raises(ValueError, match=r"momentum_buffer has shape \[2, 3\], the parameter \[4\]"):
+        optimizers.load_state(optimizer((4,), (2, 3)), state)

@@ -128,5 +128,5 @@ def test_a_run_of_an_earlier_version_with_a_retired_setting_goes_on(run, same, m
     config = run.last / "config.yaml"
     config.write_text(config.read_text().replace("run:\n", "run:\n  stage_delay: []\n"))
     assert "stage_delay" in config.read_text()
-    assert run.resume(str(run.last)) == 0
+    assert run("--dgl", "--resume", "auto") == 0 and len(run.folders) == 2
     same(whole, run.state())

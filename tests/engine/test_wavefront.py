@@ -65,7 +65,7 @@ def test_a_signal_lets_batches_on_their_way_through_and_any_layout_goes_on(run, 
     ("words", "message"),
     [
         (["--dgl", *STREAMS], "--layer_parallel streams runs CUDA graphs side by side: CUDA graphs need a GPU"),
-        (["--dgl", *STREAMS, "--cuda_graph", "off"], "side by side: --cuda_graph off"),
+        (["--dgl", *STREAMS, "--cuda_graph", "off"], "streams run CUDA graphs side by side"),
         (["--dgl", *STREAMS, "--async_buffer", "2"], "--async_buffer has no effect: it needs --layer_parallel threads"),
     ],
 )
@@ -77,9 +77,9 @@ def test_what_cannot_be_is_one_line(run, capsys, words: list[str], message: str)
 
 
 def test_a_stage_that_draws_random_numbers_is_one_line(run, capsys, streams) -> None:
-    assert run("--dgl", "--cpc_loss_weight", "0.5", *STREAMS) == 1
+    assert run("--dgl", "--cpc_loss_weight", "0.5", *STREAMS) == 2
     error = capsys.readouterr().err
-    assert "--layer_parallel streams: a stage cannot be captured: its method draws random numbers" in error
+    assert "--layer_parallel streams exclude each other: it draws random numbers in a step" in error
     assert error.count("\n") == 1
 
 

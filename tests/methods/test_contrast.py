@@ -99,3 +99,8 @@ def test_a_batch_with_one_view_is_refused_in_training_and_drawn_otherwise() -> N
         method.fill_grads(batch)
     drawn = method.eval().reconstructions(batch)
     assert sorted(drawn) == [0, 1] and len(drawn[0][1]) == 6
+
+
+def test_parameters_of_tasks_keep_the_order_that_checkpoints_have() -> None:
+    """torch finds an optimiser's state by position: two views first, then the task of --ssl, then the others."""
+    assert [*make_method("dgl ssl supcon simclr").tasks] == ["simclr", "ssl", "supcon"]

@@ -42,7 +42,7 @@ def test_losses_are_the_golden_ones(case: str) -> None:
             assert loss == (value if value is None else pytest.approx(value, rel=1e-9)), (step, index)
 
 
-def write(name: str) -> None:
+def write(name: str = "") -> None:
     """Write the traces of the cases that have the rule or task ``name``, and drop those that are no cases."""
     golden = json.loads(FILE.read_text())
     chosen = [case for case in TRACED if name in case.split()]
