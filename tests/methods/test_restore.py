@@ -173,5 +173,5 @@ def test_pictures_show_the_whole_image_over_what_was_drawn(task: str) -> None:
 def test_grey_images_have_no_colours() -> None:
     args = build_args({"method": "dgl", "ssl": True, "ssl_task": "colourise"}).method
     spec = dataclasses.replace(make_spec(channels=1), name="mnist")
-    with pytest.raises(UsageError, match="the images of mnist are grey; use --ssl_task inpaint"):
+    with pytest.raises(UsageError, match="the images of mnist are grey; leave it out"):
         Colourisation(args, strided_backbone(), spec, [])
