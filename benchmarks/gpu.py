@@ -71,7 +71,7 @@ def measure(device: torch.device) -> Iterator[Row]:
     """Everything, the checks first."""
     sizes = Sizes() if device.type == "cuda" else TINY
     images = random_images(sizes.num_images)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, with the twin of CUDA graphs"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, with the tape in place of CUDA graphs"
     note = f"torch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
     yield Row("environment", name, 1, "device", note=note)
     set_determinism(True)

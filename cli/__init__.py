@@ -23,7 +23,7 @@ __all__ = ["Command", "args_of_run", "check_same_images", "parse"]
 
 @dataclass(frozen=True)
 class Command:
-    """What the user asked for.
+    """A parsed command line.
 
     Attributes:
         verb: ``train``, ``print_config``, ``report``, ``evaluate`` or ``sweep``.

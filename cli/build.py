@@ -80,7 +80,7 @@ def _title(section: type[Section]) -> str:
 
 
 def _add_methods(parser: Parser, method: str | None) -> None:
-    """What all methods have, then the option groups, then what each method has; with ``method``, only what it takes."""
+    """Add general settings, option groups, then each rule's own settings; with ``method``, only what it takes."""
     general = parser.add_argument_group(_title(MethodArgs))
     names = "{" + ",".join(sorted(method_sections())) + "}"
     text = f"{MethodArgs.model_fields['method'].description} [default {MethodArgs.model_fields['method'].default}]"

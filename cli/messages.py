@@ -55,7 +55,7 @@ def allowed(field: FieldInfo) -> str:
 
 
 def explain(error: ValidationError, given: Mapping[str, Item]) -> str:
-    """The first thing that is wrong, as one line with its source, the value and what is allowed."""
+    """Format the first validation error as one line with its source, the value and what is allowed."""
     first = error.errors()[0]
     names = [part for part in first["loc"] if isinstance(part, str)]
     fields = settings_of(str(given["method"].value))

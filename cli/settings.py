@@ -1,4 +1,4 @@
-"""Where each setting comes from, and whether it means anything beside the others."""
+"""Where each setting comes from, and whether it has an effect with the others."""
 
 from __future__ import annotations
 

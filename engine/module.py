@@ -200,7 +200,7 @@ class TrainingModule(pl.LightningModule):
         return seconds
 
     def note_wall_time(self) -> None:
-        """Bring `time_s` up to date."""
+        """Update `time_s`."""
         self.time_s = time.monotonic() - self._clock
 
     def position(self, epoch: int) -> dict[str, Any]:

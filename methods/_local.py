@@ -239,7 +239,7 @@ class LocalMethod(Method):
 
 
 class Overlapping:
-    """The graphs of the last ``depth`` modules, through which the loss of the next one goes on down."""
+    """The graphs of the last ``depth`` modules, through which the next module's loss is back-propagated."""
 
     def __init__(self, depth: int) -> None:
         self.graphs: deque[tuple[Tensor, Tensor]] = deque(maxlen=depth)  # input and output of each

@@ -51,7 +51,7 @@ from sections.rules.critic import CriticArgs
 
 
 class _Judged(torch.autograd.Function):
-    """A loss that is known together with its gradient at a block's output; only that gradient goes backward."""
+    """A loss that is known together with its gradient at a block's output; backward returns that gradient."""
 
     @staticmethod
     def forward(ctx: Any, out_BCHW: Tensor, loss: Tensor, grad_BCHW: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ def with_gradient_times(x: Tensor, factor: float) -> Tensor:
 
 
 class BioHead(nn.Module):
-    """The head of ``--bio``: its targets are random bits, and its error goes down through fixed random weights.
+    """The head of ``--bio``: its targets are random bits, its error is back-propagated through fixed random weights.
 
     Every class has `NUM_TARGETS` fixed numbers, the columns of a random linear map P without bias. Weights of P and of
     the decoder's way down are uniform within 1 / sqrt(fan_in); both are buffers.

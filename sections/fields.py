@@ -227,7 +227,7 @@ def _kinds(annotation: Any) -> set[Any]:
 
 
 def list_from_text(value: Any) -> Any:
-    """``a,b``, ``a b``, and ``[a, b]`` or ``(a, b)`` as a sweep's agent writes them; what is no text stays."""
+    """``a,b``, ``a b``, and ``[a, b]`` or ``(a, b)`` as a sweep's agent writes them; other types unchanged."""
     if not isinstance(value, str):
         return value
     return [word.strip("'\"") for word in value.strip("[]() ").replace(",", " ").split()]

@@ -135,8 +135,8 @@ class RunArgs(Section):
     )
     layer_parallel: Literal["off", "threads", "processes", "streams"] = setting(
         "off",
-        "train stages of blocks at the same time, with the bits of one after the other (local methods): in threads on "
-        "a CPU, in processes, or in streams of one GPU",
+        "train stages of blocks at the same time, with bit-identical results to sequential training (local methods): "
+        "in threads on a CPU, in processes, or in streams of one GPU",
         on=Other("off"),
         requires={"blocks_alone": ((True,), "")},
         excludes={"cuda_graph": (("on",), "layer-parallel layouts choose it themselves")},

@@ -100,7 +100,7 @@ def trial_name(number: int) -> str:
 
 
 class Claim:
-    """The right to run a trial: a lock that the kernel takes back when the last process that holds it is dead.
+    """Lock of a trial: a lock that the kernel takes back when the last process that holds it is dead.
 
     The trial's own process inherits it, so a trial whose sweep was killed counts as alive until it is dead too. Where
     a shared file system keeps locks to one machine, the time at which the file was last touched decides.

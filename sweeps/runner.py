@@ -57,7 +57,7 @@ class Runner:
             self._display.close()
 
     def _step(self) -> bool:
-        """One look around; False when the sweep is over."""
+        """Poll all trials once; False when the sweep is over."""
         if self._stop.exit_code is not None:
             raise Interrupted(self._stop.exit_code)
         for entry in list(self._running):

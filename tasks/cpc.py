@@ -25,7 +25,8 @@ Deviations:
     3. The candidates of a position are drawn once a step and serve all k and all blocks, each number taken modulo the
        count of positions in the predicted rows; theirs are drawn anew for each k and module. As theirs they may be the
        right one, once in as many times as there are such positions.
-    4. The blocks see the labelled images as they are augmented for the other losses; the paper crops 64x64 from STL-10
+    4. A run that was begun by an earlier version, which drew from all rows, goes on with these negatives.
+    5. The blocks see the labelled images as they are augmented for the other losses; the paper crops 64x64 from STL-10
        without labels, and makes them grey.
 
 Reference numbers:

@@ -1,4 +1,4 @@
-"""Reconstruction: every block but the last also learns to give back the image.
+"""Reconstruction: every block but the last also learns to reconstruct the image.
 
 Paper:
     AlonNT/Thesis (commits a5661df to 73de555).

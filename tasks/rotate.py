@@ -1,4 +1,4 @@
-"""Rotation: every block but the last also learns to tell by how many quarter turns an image was turned.
+"""Rotation: every block but the last also learns to classify the rotation of an image.
 
 Paper:
     Gidaris, Singh, Komodakis 2018, "Unsupervised Representation Learning by Predicting Image Rotations", arXiv

@@ -1,4 +1,4 @@
-"""Shifted reconstruction: every block but the last also learns to give back the image, moved.
+"""Shifted reconstruction: every block but the last also learns to reconstruct the image, shifted.
 
 Paper:
     AlonNT/Thesis (commits a5661df to 73de555).

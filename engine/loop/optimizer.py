@@ -99,7 +99,7 @@ def _scaled(rate: float | Tensor, group: Mapping[str, Any]) -> float | Tensor:
 
 
 def update(optimizer: torch.optim.Optimizer, rate: float | Tensor, gradient_clip: float) -> None:
-    """Take a step with the gradients at hand, where asked clipped to a norm for each block, and drop them."""
+    """Take a step with the current gradients, clipped to a norm for each block if set, and drop them."""
     set_rate(optimizer, rate)
     if gradient_clip > 0:
         blocks: dict[str, list[Tensor]] = {}

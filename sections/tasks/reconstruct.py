@@ -6,5 +6,5 @@ from sections.tasks._base import TaskArgs
 class ReconstructArgs(TaskArgs):
     """Reconstruction."""
 
-    ABOUT = "giving back the image"
+    ABOUT = "reconstructing the image"
     IN_SSL = DECODES = True

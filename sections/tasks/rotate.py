@@ -8,7 +8,7 @@ from sections.tasks._base import TaskArgs
 class RotateArgs(TaskArgs):
     """Rotation."""
 
-    ABOUT = "telling by how many quarter turns an image was turned"
+    ABOUT = "classifying the rotation of an image (0, 90, 180, 270 degrees)"
     IN_SSL = True
     EXCLUDES: ClassVar = {
         "pred_aux_type": (

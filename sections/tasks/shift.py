@@ -8,7 +8,7 @@ from sections.tasks._base import TaskArgs
 class ShiftArgs(TaskArgs):
     """Shifted reconstruction."""
 
-    ABOUT = "giving back the image shifted, further from block to block"
+    ABOUT = "reconstructing the image shifted, further from block to block"
     IN_SSL = DECODES = True
     REQUIRES: ClassVar = {"upsample": ((True,), "on a reduced image the shifts would be larger than they say")}
 
