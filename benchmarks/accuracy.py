@@ -34,7 +34,7 @@ def _command(data_dir: str, seed: int) -> Iterator[tuple[float, float]]:
 
 
 def _thesis(splits: Splits, seed: int) -> Iterator[tuple[float, float]]:
-    """The same of the thesis's loop, tested on the same images."""
+    """Time and test accuracy of the thesis's loop after each epoch, on the same images."""
     torch.manual_seed(seed)
     peer = Thesis(Setting("BasicCNN", BATCH_SIZE, 1))
     for layer in torch.nn.ModuleList([*peer.blocks, *peer.heads]).modules():

@@ -68,7 +68,7 @@ def footprint(flags: Sequence[str]) -> float:
 
 
 class Training:
-    """Some steps of a training run, once the libraries are loaded."""
+    """Memory of a few training steps, measured after the libraries are loaded."""
 
     def __init__(self, args: Args) -> None:
         self._args, self._device = args, resolve_device(args.run.device)

@@ -29,7 +29,7 @@ def _own(method: Method, batch: Batch) -> Tensor:
 
 
 def _autograd(method: Method, batch: Batch) -> Tensor:
-    """Back-propagation as everybody writes it."""
+    """Plain back-propagation: one loss, one backward pass."""
     loss = F.cross_entropy(method(batch.x_BCHW).float(), batch.y_B)
     loss.backward()
     return loss.detach()

@@ -64,7 +64,7 @@ def _layer(field: ReceptiveField, layer: nn.Module) -> ReceptiveField:
 
 
 def _side(value: Any) -> int:
-    """Side of a kernel, stride or padding, which are square in these networks."""
+    """Size of a square kernel, stride or padding in pixels."""
     return int(value[0] if isinstance(value, tuple) else value)
 
 
