@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from layers.one_hot import one_hot
 from model import Shape
 
 
@@ -43,7 +43,7 @@ class Synthesiser(nn.Module):
         """Map (B, C, H, W) to the same shape; the labels are read only with a context."""
         x_BCHW = self.first(h_BCHW)
         if self.context is not None:
-            onehot_BN = F.one_hot(y_B, self.num_context_classes).to(h_BCHW.dtype)
+            onehot_BN = one_hot(y_B, self.num_context_classes).to(h_BCHW.dtype)
             x_BCHW = x_BCHW + self.context(onehot_BN)[:, :, None, None]
         return self.rest(x_BCHW)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layers.deviation import deviation
+from layers.one_hot import one_hot
 
 EPSILON = 1e-8  # added to the norms, as in anokland/local-loss
 
@@ -39,4 +40,4 @@ def similarity_matching(x: Tensor, y_B: Tensor, num_classes: int) -> Tensor:
 
     S(onehot(y)) is 1 for two images of one class and ``-1 / (N - 1)`` for others. Smoothed labels have the same S.
     """
-    return similarity_loss(x, F.one_hot(y_B, num_classes))
+    return similarity_loss(x, one_hot(y_B, num_classes))
