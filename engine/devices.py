@@ -72,6 +72,31 @@ def set_determinism(deterministic: bool) -> None:
     torch.backends.cudnn.benchmark = not deterministic
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory` count from now on; the peak of a CPU's process cannot be reset."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Peak memory in bytes: allocated by torch on the GPU, or resident in the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def allocated_memory(device: torch.device) -> int:
+    """Bytes that torch has allocated on the GPU now; 0 on a CPU, where nobody counts."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+
+
+def free_cached_memory(device: torch.device) -> None:
+    """Give back what torch keeps of the GPU's memory without using it."""
+    if device.type == "cuda":
+        with contextlib.suppress(RuntimeError):  # torch 2.11, after a capture that failed (pytorch#180395)
+            torch.cuda.empty_cache()
+
+
 def choose_precision(device: torch.device) -> tuple[str, str]:
     """What ``--precision auto`` means on ``device``, and why: a rule of the device alone, the same for every run.
 

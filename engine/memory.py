@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from datamodules.base import Batch
-from engine.devices import autocast
+from datamodules.feed import Feed
+from engine.devices import autocast, free_cached_memory
 from layers.saved import SavedBytes
 from methods._base import Method
 from utils import UserError, human_bytes
@@ -19,7 +20,10 @@ _PROBE = 8  # images; enough that what does not grow with the batch is small bes
 # A backward pass needs about as much again for the gradients of what the forward pass has kept. The half is for what
 # threads and libraries take meanwhile: with 2.0 a size that was named did not always fit on a busy machine.
 _REST = 2.5
-_WORDS = ("can't allocate memory", "not enough memory", "bad_alloc", "out of memory", "Unable to allocate")
+_WORDS = (
+    "can't allocate memory", "not enough memory", "bad_alloc", "out of memory", "Unable to allocate",
+    "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
+)  # fmt: skip
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -45,7 +49,7 @@ def activation_bytes(method: Method, batch: Batch, precision: str) -> int:
 def free_bytes(device: torch.device) -> int:
     """Free memory: of the GPU, or of the machine and within the limit of this process."""
     if device.type == "cuda":
-        torch.cuda.empty_cache()
+        free_cached_memory(device)
         return torch.cuda.mem_get_info(device)[0]
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(fields["MemAvailable"].split()[0]) * 1024
@@ -56,18 +60,29 @@ def free_bytes(device: torch.device) -> int:
     return free
 
 
-def explain(error: BaseException, method: Method, batch: Batch, precision: str) -> UserError:
-    """The line that ends a run whose step on ``batch`` needed more memory than there is, from measured bytes."""
-    size = batch.y_B.shape[0]
-    traceback.clear_frames(error.__traceback__)  # their locals are the activations of the failed step
+def forget(error: BaseException) -> None:
+    """Free what the frames of a failed step hold: its activations, and the layout that took it."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__  # type: ignore[assignment]
+    gc.collect()
+
+
+def explain(method: Method, feed: Feed, precision: str) -> UserError:
+    """The line that ends a run whose step needed more memory than there is, from measured bytes.
+
+    To be called when the step's memory is free again: after `forget`, and without its layout.
+    """
     method.zero_grad(set_to_none=True)
     gc.collect()
+    size, device = feed.batch_size, feed.device
     said = f"out of memory with --batch_size {size}"
-    probe = batch.first(_PROBE)
     try:
-        method.to(batch.x_BCHW.device)  # Lightning moves it to the CPU when a run ends
+        free_cached_memory(device)
+        probe = feed.batch(0, 0).first(_PROBE)
+        method.to(device)  # Lightning moves it to the CPU when a run ends
         per_image = activation_bytes(method, probe, precision) / probe.y_B.shape[0]
-        free = free_bytes(batch.x_BCHW.device)
+        free = free_bytes(device)
     except (RuntimeError, MemoryError, OSError):
         return UserError(f"{said}, and a batch of {_PROBE} does not fit either")
     fits = min(int(free / (_REST * per_image)), size // 2)  # the failure says more than a sum does

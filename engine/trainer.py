@@ -13,6 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from loguru import logger
+from pytorch_lightning.accelerators import CUDAAccelerator
 from torch import Tensor
 
 import reports
@@ -22,7 +23,7 @@ from datamodules.curriculum import Curriculum
 from datamodules.feed import EVALUATION_BATCH, Feed
 from engine import memory, saving
 from engine.devices import choose_precision, compile_blocks, keep_freed_memory, set_determinism
-from engine.layouts import build_layout, choose_recorder
+from engine.layouts import build_layout, choose_recorders
 from engine.module import Chunks, TrainingModule
 from engine.observers import Observers
 from engine.parallel.partition import choose_stages
@@ -115,7 +116,7 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
         state = checkpoint.load_newest(RunFolder(job.resume).checkpoints, logger.warning)
     state = ranks.agree(state)
     set_determinism(job.args.optim.deterministic)
-    recorder, why_not = choose_recorder(job.args, job.device)
+    recorders, why_not = choose_recorders(job.args, job.device)
     if job.device.type == "cpu":
         keep_freed_memory()
     method = job.method.to(job.device).to(memory_format=torch.channels_last)
@@ -130,7 +131,7 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
         compile_blocks(method, job.device)
     with StopRequest() as stop:  # from here on there is a run folder, which a signal must leave complete
         build = partial(
-            build_layout, args, method, feeds[TRAIN], stages=stages, ranks=ranks, stop=stop, recorder=recorder
+            build_layout, args, method, feeds[TRAIN], stages=stages, ranks=ranks, stop=stop, recorders=recorders
         )
         log = _open_log(job, args, state, held)
         module = TrainingModule(args, method, feeds, log, stop, observers, build, ranks)
@@ -139,7 +140,7 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
         if ranks.is_leader:
             introduce(module, job.device, resuming=state is not None)
             module.run_log.folder.update_summary(blocks=blocks)
-        if recorder is None and job.device.type == "cuda":
+        if recorders is None and job.device.type == "cuda":
             logger.info(f"Steps: eager ({why_not})")
         return _fit(module, job.device)
 
@@ -182,8 +183,6 @@ def _settle(job: Job, state: dict[str, Any] | None) -> Args:
 def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
     """Run Lightning's trainer, and record how it ended."""
     folder = module.run_log.folder
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
     status, code, problem = FAILED, EXIT_FAILURE, None
     try:
         if module.step < module.num_steps:
@@ -199,9 +198,9 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
     except Exception as error:
         if not memory.is_out_of_memory(error):
             raise
-        module.release()  # the memory of recorded steps counts as free
-        batch = module.feeds[TRAIN].batch(0, 0)
-        too_much = memory.explain(error, module.method, batch, module.args.run.precision)
+        memory.forget(error)
+        module.release()  # with the memory of recorded steps
+        too_much = memory.explain(module.method, module.feeds[TRAIN], module.args.run.precision)
         problem = str(too_much)
         raise too_much from None
     finally:
@@ -216,13 +215,22 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
     return summary
 
 
+class Gpu(CUDAAccelerator):
+    """Lightning's accelerator for GPUs, whose end cannot fail a run that is done."""
+
+    def teardown(self) -> None:
+        """Free cached memory, which torch 2.11 refuses after a capture that failed (pytorch#180395)."""
+        with contextlib.suppress(RuntimeError):
+            super().teardown()
+
+
 def _trainer(module: TrainingModule, device: torch.device) -> pl.Trainer:
     """Lightning's trainer, without the features that the engine has itself."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="(pytorch_lightning|lightning_fabric|lightning).*")
     return pl.Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu",
+        accelerator=Gpu() if device.type == "cuda" else "cpu",
         devices=[device.index or 0] if device.type == "cuda" else 1,
         max_epochs=module.args.optim.epochs - module.epoch,
         logger=False,
