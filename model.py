@@ -223,10 +223,14 @@ class Backbone(nn.Module):
         """Number of blocks, the classifier not counted."""
         return len(self.blocks)
 
+    def dropouts(self, index: int) -> list[Dropout]:
+        """The dropout layers of block ``index``."""
+        return [part for part in self.block(index).modules() if isinstance(part, Dropout)]
+
     def key_dropout(self, index: int, key: int) -> None:
         """Give every dropout of block ``index`` a key for the step that follows, made from this one."""
-        for place, part in enumerate(part for part in self.block(index).modules() if isinstance(part, Dropout)):
-            part.key = (key + place) % 2**63
+        for place, dropout in enumerate(self.dropouts(index)):
+            dropout.set_key((key + place) % 2**63)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Logits of shape (B, num_classes)."""

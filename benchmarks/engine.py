@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -101,17 +102,19 @@ class Run:
         self._held.callback(self._layout.collect)
 
     def _lay_out(self, way: str, stages: Sequence[range]) -> Layout:
-        device, ranks, recorder = self.feed.device, Alone(), None
+        device, ranks, recorders = self.feed.device, Alone(), None
         parallel = way in ("threads", "processes", "streams")
         stages = stages if parallel else ()
         changes: dict[str, object] = {"layer_parallel": way if parallel else "off", "num_stages": max(len(stages), 1)}
         if way in ("recorded", "streams"):  # on a CPU, the list of operations that replaces a CUDA graph
-            recorder = CudaGraphs(device) if device.type == "cuda" else Tape()
-        changes |= {"device": str(device), "cuda_graph": "auto" if recorder else "off"}
+            recorders = partial(CudaGraphs, device) if device.type == "cuda" else Tape
+        changes |= {"device": str(device), "cuda_graph": "on" if recorders else "off"}
         args = self.args.model_copy(update={"run": self.args.run.model_copy(update=changes)})
         if way == "processes":
             ranks = self._held.enter_context(joined_ranks(args.run))
-        return build_layout(args, self.method, self.feed, self.optimizer, stages=stages, ranks=ranks, recorder=recorder)
+        return build_layout(
+            args, self.method, self.feed, self.optimizer, stages=stages, ranks=ranks, recorders=recorders
+        )
 
     def close(self) -> None:
         """Bring what other processes have learned to the first one, and end threads and connections."""

@@ -94,6 +94,8 @@ class Batch(NamedTuple):
         second_BCHW: another augmentation of the labelled images, where the method asks for one.
         drawn: what tasks drew at random for this step, by their names for it.
         added: the images that tasks have added, by name, as positions in ``x_BCHW``.
+        generator: what tasks draw from, seeded for the step; None: torch's own. Numbers from torch's own generator
+            cannot be drawn in a CUDA graph, those from this one can.
     """
 
     x_BCHW: Tensor
@@ -101,6 +103,7 @@ class Batch(NamedTuple):
     second_BCHW: Tensor | None = None
     drawn: Mapping[str, Tensor] = MappingProxyType({})
     added: Mapping[str, range] = MappingProxyType({})
+    generator: torch.Generator | None = None
 
     def first(self, count: int) -> Batch:
         """The first ``count`` images of a batch that no task has prepared."""

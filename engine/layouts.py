@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from loguru import logger
@@ -14,7 +15,8 @@ from engine.loop.layout import Layout
 from engine.loop.part import Part, Rules
 from engine.loop.program import Program
 from engine.loop.recorded import Recorded, Recording, Uncapturable
-from engine.loop.recorders import CudaGraphs, Recorder
+from engine.loop.recorders import CudaGraphs, Recorders
+from engine.loop.selfcheck import difference
 from engine.loop.steps import Steps
 from engine.parallel.partition import choose_stages
 from engine.parallel.processes import Processes
@@ -29,6 +31,8 @@ from methods._local import LocalMethod
 from schemas import Args
 from utils import UsageError, UserError
 
+ROUNDS = 3  # in which stages side by side are compared with the sequential run, since one may hide a race
+
 
 def build_layout(
     args: Args,
@@ -39,12 +43,13 @@ def build_layout(
     stages: Sequence[range] | None = None,
     ranks: Alone | None = None,
     stop: StopRequest | None = None,
-    recorder: Recorder | None = None,
+    recorders: Recorders | None = None,
     step: int = 0,
 ) -> Layout:
-    """The layout that ``--layer_parallel`` and ``--cuda_graph`` ask for; where no step can be captured, the eager one.
+    """The layout that ``--layer_parallel`` and ``--cuda_graph`` ask for.
 
-    To be built anew for every phase of the method, since what a recording trains is fixed.
+    Where steps cannot be recorded, or recorded ones differ from eager ones, it is the eager one, with a warning. To be
+    built anew for every phase of the method, since what a recording trains is fixed.
 
     Args:
         args: the settings.
@@ -54,51 +59,77 @@ def build_layout(
         stages: blocks of every stage of a layer-parallel layout; None: as the settings say.
         ranks: the processes of the run, where there are several.
         stop: the signals that this process got.
-        recorder: records steps; None: as the settings say.
+        recorders: makes what records steps; None: as the settings say.
         step: the run's next step.
 
     Raises:
         UsageError: the settings cannot be met here.
-        UserError: a capture fails, and the settings ask for it.
+        UserError: ``--cuda_graph on`` asks for recorded steps, and they cannot be had.
     """
     ranks = ranks or Alone()
     stages = choose_stages(args.run, method, feed.batch(0, 0)) if stages is None else stages
-    recorder = recorder or choose_recorder(args, feed.device)[0]
+    recorders = recorders or choose_recorders(args, feed.device)[0]
     rules = Rules(args.run.precision, args.optim.gradient_clip, ranks.average)
     steps = Steps(args, method, feed, ranks.replica)
-    if not stages:
-        part = Part(method, optimizer, rules)
-        recorded = None if recorder is None else _record(part, steps, recorder, step, must=args.run.cuda_graph == "on")
-        return recorded or Eager(Worker(part, steps))
-    assert isinstance(method, LocalMethod)
-    parts = [Stage(method, blocks, optimizer, rules) for blocks in stages]
+    parts: list[Stage] = []
+    if stages:
+        assert isinstance(method, LocalMethod)
+        parts = [Stage(method, blocks, optimizer, rules) for blocks in stages]
     if isinstance(ranks, Ranks):
         return Processes(ranks, parts[ranks.stage], steps, optimizer, stop or StopRequest())
-    if args.run.layer_parallel == "threads":
+    if parts and args.run.layer_parallel == "threads":
         return Threads(parts, steps, args.run.async_buffer)
-    assert recorder is not None  # `choose_recorder` refuses streams without
-    try:
-        return Streams(parts, steps, recorder, step)
-    except Uncapturable as error:
-        raise UserError(f"--layer_parallel streams: a stage cannot be captured: {error}") from error
-
-
-def _record(part: Part, steps: Steps, recorder: Recorder, step: int, *, must: bool) -> Layout | None:
-    """Steps as replays of one recording, or None where they cannot be captured.
-
-    Raises:
-        UserError: they cannot, and ``must`` be.
-    """
+    part = Part(method, optimizer, rules)
+    eager = Eager(Worker(part, steps))
+    if recorders is None:
+        return eager
     begin = time.perf_counter()
-    try:
-        layout = Recorded(Recording(Program(part, steps), recorder, step))
-    except Uncapturable as error:
-        if must:
-            raise UserError(f"--cuda_graph on: a training step cannot be captured: {error}") from error
-        logger.info(f"Steps: eager, since one cannot be captured: {error}")
-        return None
-    logger.info(f"Steps: one CUDA graph each (recorded in {time.perf_counter() - begin:.1f} s)")
+    if parts:
+        record: Callable[[], Layout] = partial(Streams, parts, steps, recorders, step)
+        sample, rounds = len(parts) + 2, ROUNDS
+    else:
+        record, sample, rounds = partial(_record, part, steps, recorders, step), 1, 1
+    check = partial(
+        difference, eager=eager, part=part, steps=_sample(steps, step, sample),
+        exact=args.optim.deterministic or feed.device.type == "cpu", rounds=rounds,
+    )  # fmt: skip
+    layout, reason = _checked(record, check)
+    if layout is None:
+        if args.run.cuda_graph == "on":
+            raise UserError(f"--cuda_graph on: {reason}")
+        logger.warning(f"Steps: eager, since {reason}")
+        return eager
+    what = f"{len(parts)} stages side by side, one CUDA graph for each" if parts else "one CUDA graph each"
+    logger.info(f"Steps: {what} (recorded and compared with eager ones in {time.perf_counter() - begin:.1f} s)")
     return layout
+
+
+def _record(part: Part, steps: Steps, recorders: Recorders, step: int) -> Layout:
+    return Recorded(Recording(Program(part, steps), recorders(), step))
+
+
+def _sample(steps: Steps, step: int, count: int) -> range:
+    """``count`` steps to compare, or as many as the epoch has: those from ``step`` on, or the epoch's last ones."""
+    begin = step // steps.per_epoch * steps.per_epoch
+    end = begin + steps.per_epoch
+    first = max(begin, min(step, end - count))
+    return range(first, min(first + count, end))
+
+
+def _checked(record: Callable[[], Layout], check: Callable[[Layout], str]) -> tuple[Layout | None, str]:
+    """What ``record`` builds, if ``check`` finds nothing; or None and why not."""
+    try:
+        layout = record()
+    except Uncapturable as error:
+        return None, f"a step cannot be captured: {error}"
+    try:
+        reason = check(layout)
+    except RuntimeError as error:
+        reason = f"{error}".partition("\n")[0]
+    if reason:
+        layout.close()
+        return None, f"recorded steps were compared with eager ones: {reason}"
+    return layout, ""
 
 
 def obstacle(args: Args, device: torch.device) -> str:
@@ -107,11 +138,11 @@ def obstacle(args: Args, device: torch.device) -> str:
         return "CUDA graphs need a GPU"
     if args.run.layer_parallel not in ("off", "streams"):
         return f"--layer_parallel {args.run.layer_parallel} has steps of its own"
-    return "the host draws the masks of --dropout_prob" if args.model.dropout_prob > 0 else ""
+    return ""
 
 
-def choose_recorder(args: Args, device: torch.device) -> tuple[Recorder | None, str]:
-    """The recorder that ``--cuda_graph`` asks for, or None and why there is none.
+def choose_recorders(args: Args, device: torch.device) -> tuple[Recorders | None, str]:
+    """What records the steps as ``--cuda_graph`` asks for, or None and why nothing does.
 
     Raises:
         UsageError: steps must be captured, and cannot.
@@ -121,4 +152,4 @@ def choose_recorder(args: Args, device: torch.device) -> tuple[Recorder | None, 
         raise UsageError(f"--layer_parallel streams runs CUDA graphs side by side: {reason}; give --layer_parallel off")
     if reason and args.run.cuda_graph == "on":
         raise UsageError(f"--cuda_graph on: {reason}; give --cuda_graph off or auto")
-    return (None, reason) if reason else (CudaGraphs(device), "")
+    return (None, reason) if reason else (partial(CudaGraphs, device), "")

@@ -17,6 +17,7 @@ from loguru import logger
 from consts import TRAIN, block_name
 from datamodules.feed import Feed
 from engine import saving
+from engine.devices import allocated_memory, reset_peak_memory
 from engine.epoch import end_epoch
 from engine.loop.layout import Course, Layout
 from engine.loop.meter import Totals
@@ -56,6 +57,7 @@ class TrainingModule(pl.LightningModule):
         step: optimiser steps taken so far, over the whole run.
         interval: sums of the metrics since the last log line.
         train_s: seconds spent in training steps so far.
+        step_bytes: the most memory on the GPU that a recorded step needs, with all that is allocated beside it.
         best: the best epoch's number (from 1), and its accuracies.
 
     Args:
@@ -89,6 +91,7 @@ class TrainingModule(pl.LightningModule):
         self.ranks = ranks or Alone()
         self._build = build
         self.layout: Layout | None = None
+        self.step_bytes = 0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -129,6 +132,9 @@ class TrainingModule(pl.LightningModule):
         if phases.count > 1:
             logger.info(f"Phase {phases.now + 1}/{phases.count}: {block_name(phases.learning[0])} learns")
         self.layout = self._build(self.optimizer, step=self.step)
+        device = self.feeds[TRAIN].device
+        self.step_bytes = max(self.step_bytes, allocated_memory(device) + self.layout.step_bytes)
+        reset_peak_memory(device)  # so that recording does not count
 
     def release(self) -> None:
         """Close the layout, if there is one, and free its memory."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from loguru import logger
 
 from consts import ACCURACY, TEST, TRAIN, VAL, metric_name
 from diagnostics.receptive_field import receptive_fields
+from engine.devices import peak_memory
 from engine.module import TrainingModule
 from methods._base import Method
 from utils import UserError
@@ -49,11 +49,13 @@ def describe_blocks(method: Method) -> list[dict[str, Any]]:
     ]
 
 
-def peak_memory_bytes(device: torch.device) -> int:
-    """Peak memory: allocated on the GPU, or resident in the process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def memory(device: torch.device, step_bytes: int) -> dict[str, int | None]:
+    """Peak memory: allocated and reserved by torch on the GPU, or resident in the process on a CPU.
+
+    ``step_bytes`` is that of a recorded step, whose own memory torch does not count as allocated.
+    """
+    reserved = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
+    return {"peak_memory_bytes": max(peak_memory(device), step_bytes), "peak_reserved_bytes": reserved}
 
 
 def _summarise(module: TrainingModule, status: str, device: torch.device) -> dict[str, Any]:
@@ -70,7 +72,7 @@ def _summarise(module: TrainingModule, status: str, device: torch.device) -> dic
         "wall_s": round(module.time_s, 2),
         "train_s": round(module.train_s, 2),
         "images_per_second": round(module.step * module.args.optim.batch_size / max(module.train_s, 1e-9), 1),
-        "peak_memory_bytes": peak_memory_bytes(device),
+        **memory(device, module.step_bytes),
         **count_parameters(module.method),
     }
 

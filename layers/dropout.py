@@ -13,18 +13,31 @@ class Dropout(nn.Module):
     torch's own draws from the one generator of the process, whose state depends on what other blocks have drawn.
 
     Attributes:
-        key: below 2^63, set before every training step; None for torch's generator.
+        key: of the current step; None for torch's generator.
+        generators: of a step's first forward pass, its second one and so on, each seeded with the key; kept, since a
+            CUDA graph goes on drawing from those that it was captured with.
     """
 
     def __init__(self, prob: float) -> None:
         super().__init__()
         self.prob = prob
+        self.generators: list[torch.Generator] = []
         self.key: int | None = None
+        self._num_passes = 0
+
+    def set_key(self, key: int) -> None:
+        """Let every mask until the next call be that of ``key``, below 2^63; to be called before a training step."""
+        self.key, self._num_passes = key, 0
+        for generator in self.generators:
+            generator.manual_seed(key)
 
     def forward(self, x: Tensor) -> Tensor:
         """Set values to zero with probability ``prob`` and scale the others by ``1 / (1 - prob)``; only in training."""
         if not self.training or self.key is None:
             return F.dropout(x, self.prob, self.training)
-        generator = torch.Generator(x.device).manual_seed(self.key)
+        if self._num_passes == len(self.generators):
+            self.generators.append(torch.Generator(x.device).manual_seed(self.key))
+        generator = self.generators[self._num_passes]
+        self._num_passes += 1
         drawn = torch.rand(x.shape, generator=generator, device=x.device)
         return x.masked_fill(drawn < self.prob, 0) / (1 - self.prob)

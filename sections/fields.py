@@ -115,11 +115,6 @@ def again(section: type[BaseModel], name: str, default: Any, **changes: Any) -> 
     return setting(default, **extra(section.model_fields[name], "made") | changes)
 
 
-def uncapturable(why: str) -> dict[str, Because]:
-    """What a setting ``excludes`` with which a training step cannot be captured as a CUDA graph."""
-    return {name: ((value,), why) for name, value in (("layer_parallel", "streams"), ("cuda_graph", "on"))}
-
-
 def extra(field: FieldInfo, key: str) -> Any:
     """What `setting` stored with a field under ``key``: ``"unit"``, ``"needs"`` and so on."""
     return field.json_schema_extra[key] if isinstance(field.json_schema_extra, dict) else None

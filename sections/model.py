@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from consts import NETWORKS
-from sections.fields import POSITIVE, Section, setting, uncapturable
+from sections.fields import POSITIVE, Section, setting
 
 
 class ModelArgs(Section):
@@ -18,10 +18,7 @@ class ModelArgs(Section):
     mlp_hidden_dim: int | None = setting(
         None, "width of those layers", shown="the model's own", ge=1, needs={"mlp_n_hidden_layers": POSITIVE}
     )
-    dropout_prob: float = setting(
-        0.0, "probability of dropout after every block's ReLU", ge=0, lt=1,
-        excludes=uncapturable("the host draws its masks"),
-    )  # fmt: skip
+    dropout_prob: float = setting(0.0, "probability of dropout after every block's ReLU", ge=0, lt=1)
     padding_mode: Literal["zeros", "circular"] = setting("zeros", "padding of the convolutions")
 
     @model_validator(mode="before")

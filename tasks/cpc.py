@@ -16,7 +16,7 @@ Signal:
 
 Cost:
     For each block a 1x1 convolution to at most five times its channels, and 17 candidates of its width for every
-    position and k. Random numbers are drawn in a step, so that the step is no CUDA graph.
+    position and k.
 
 Deviations:
     1. The positions are those of the map, and they see each other through the block's kernels and statistics. The
@@ -80,7 +80,8 @@ class PredictiveCoding(Task):
     def prepare(self, batch: Batch) -> Batch:
         """Draw the candidates, as numbers that are far larger than the positions."""
         size = (batch.y_B.shape[0], NUM_ANCHORS, NUM_NEGATIVES)
-        return batch._replace(drawn={**batch.drawn, CANDIDATES: torch.randint(2**31, size, device=batch.y_B.device)})
+        drawn = torch.randint(2**31, size, device=batch.y_B.device, generator=batch.generator)
+        return batch._replace(drawn={**batch.drawn, CANDIDATES: drawn})
 
     def loss(self, index: int, features_BCHW: Tensor, batch: Batch) -> Tensor:
         """InfoNCE, on the labelled images."""

@@ -10,8 +10,7 @@ Signal:
     drawn anew for every image and step. The mean absolute error counts in that rectangle alone.
 
 Cost:
-    Twice the images, and a decoder for each block. Random numbers are drawn in a step, so that the step is no CUDA
-    graph.
+    Twice the images, and a decoder for each block.
 
 Deviations:
     1. The paper's networks see damaged images only. Ours must classify as well, so they see both, and statistics of
@@ -46,15 +45,15 @@ class Inpainting(Restoring):
     def damage(self, batch: Batch) -> tuple[Tensor, Batch]:
         """A rectangle of a quarter of the area is 0."""
         image_BCHW = batch.part(batch.x_BCHW, LABELLED)
-        rows_BH, columns_BW = (self._covered(image_BCHW, size) for size in image_BCHW.shape[2:])
+        rows_BH, columns_BW = (self._covered(image_BCHW, size, batch.generator) for size in image_BCHW.shape[2:])
         mask_B1HW = (rows_BH[:, :, None] & columns_BW[:, None, :])[:, None]
         drawn = {**batch.drawn, MASK: mask_B1HW.to(image_BCHW.dtype)}
         return image_BCHW.masked_fill(mask_B1HW, 0), batch._replace(drawn=drawn)
 
-    def _covered(self, image_BCHW: Tensor, size: int) -> Tensor:
+    def _covered(self, image_BCHW: Tensor, size: int, generator: torch.Generator | None) -> Tensor:
         """Which positions of an axis of length ``size`` are covered in every image; each place is equally likely."""
         length = max(size // 2, 1)
-        first_B1 = torch.randint(size - length + 1, (len(image_BCHW), 1), device=image_BCHW.device)
+        first_B1 = torch.randint(size - length + 1, (len(image_BCHW), 1), device=image_BCHW.device, generator=generator)
         position_S = torch.arange(size, device=image_BCHW.device)
         return (position_S >= first_B1) & (position_S < first_B1 + length)
 

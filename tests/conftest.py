@@ -62,11 +62,6 @@ CASES: dict[str, tuple[str, dict[str, object]]] = (
 )
 
 
-def draws(case: str) -> bool:
-    """Whether a case draws random numbers in a step."""
-    return any(TASKS[word].DRAWS for word in case.split() if word in TASKS)
-
-
 # Those that train one block after the other; they promise other things than the rest.
 PHASED: dict[str, tuple[str, dict[str, object]]] = {
     f"{case} sequential": (CASES[case][0], CASES[case][1] | {"sequential": True, "epochs": 21})
@@ -121,10 +116,9 @@ def make_method(case: str, backbone: Backbone | None = None, size: int = 8, **se
     return methods.load(name)(args.method, backbone, make_spec(size)).double()
 
 
-def seed(case: str) -> None:
-    """What the engine does before every step, for the cases that need it; the others must do without."""
-    if draws(case):
-        torch.manual_seed(1)
+def seed() -> None:
+    """What the engine does before every step, for the tasks that draw."""
+    torch.manual_seed(1)
 
 
 def gradients(method: Method) -> dict[str, torch.Tensor | None]:

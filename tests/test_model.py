@@ -98,7 +98,7 @@ def test_keyed_dropout_depends_on_its_key_alone() -> None:
     masks = []
     for key, noise in ((5, 1), (5, 2), (6, 2)):
         torch.manual_seed(noise)
-        dropout.key = key
+        dropout.set_key(key)
         out, state = dropout(x), torch.get_rng_state()
         assert torch.equal(out, dropout(x)) and torch.equal(state, torch.get_rng_state())
         kept = out != 0

@@ -45,5 +45,10 @@ class Layout(ABC):
         """Mean busy time of the stages over that of the busiest; 1 is perfect, None where it is not measured."""
         return None
 
+    @property
+    def step_bytes(self) -> int:
+        """Memory on the GPU that a step needs and that does not show as allocated: the pools of CUDA graphs."""
+        return 0
+
     def close(self) -> None:
         """Release threads and buffers."""

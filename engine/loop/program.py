@@ -14,7 +14,8 @@ class Program:
     """Calling it takes one training step of ``part``, with the same bits as an eager one, and moves to the next.
 
     What changes from step to step (the step's number, the epoch's order and draws, the learning rate, the sums of the
-    metrics) is read from and written to tensors of this object. No call depends on the host or waits for the device.
+    metrics) is read from and written to tensors of this object, and random numbers come from generators that the host
+    seeds before each call (`seed`). No call depends on the host or waits for the device.
 
     Attributes:
         in_BCHW: output of the part below, to be written before each call; None for the first part.
@@ -22,9 +23,10 @@ class Program:
     """
 
     def __init__(self, part: Part, steps: Steps, in_BCHW: Tensor | None = None) -> None:
-        self.part, self.feed, self.in_BCHW = part, steps.feed, in_BCHW
+        self.part, self.feed, self.in_BCHW, self._steps = part, steps.feed, in_BCHW, steps
         self.out_BCHW: Tensor | None = None
         device = self.feed.device
+        self._generator = torch.Generator(device)
         self._rates_S = steps.rates()
         self._rate_1 = torch.zeros(1, dtype=self._rates_S.dtype, device=device)
         self._step_1 = torch.zeros(1, dtype=torch.int64, device=device)
@@ -44,6 +46,16 @@ class Program:
         else:
             self._sums_M.zero_()
 
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """What a call may draw from; dropout makes its own at the first call."""
+        return [self._generator, *self._steps.generators(self.part.blocks)]
+
+    def seed(self, step: int) -> None:
+        """Seed the generators for step ``step``; to be called before each call."""
+        self._steps.seed_tasks(self._generator, step)
+        self._steps.seed_blocks(self.part.blocks, step)
+
     def _enter(self, epoch: int) -> None:
         """Copy what is drawn for ``epoch`` into the fixed tensors."""
         if epoch != self._epoch:
@@ -55,6 +67,7 @@ class Program:
         """Take the step: gather the batch, compute gradients, update, add to the sums."""
         feed, part = self.feed, self.part
         batch = feed.gather(self._drawn, self._step_1 % feed.num_steps * feed.batch_size + self._first_B)
+        batch = batch._replace(generator=self._generator)
         torch.index_select(self._rates_S, 0, self._step_1, out=self._rate_1)
         batch, h_BCHW = part.inputs(batch, self.in_BCHW)
         out_BCHW, output = part.learn(batch, h_BCHW, self._rate_1[0])

@@ -24,27 +24,42 @@ class Steps:
         args: the settings.
         method: what is trained.
         feed: the training images.
-        replica: index of this process among those that train the same blocks; each draws dropout masks of its own.
+        replica: index of this process among those that train the same blocks; each draws its own numbers.
     """
 
     def __init__(self, args: Args, method: Method, feed: Feed, replica: int = 0) -> None:
         self._optim, self._method, self.feed, self._replica = args.optim, method, feed, replica
+        self._generator = torch.Generator(feed.device)
         self.per_epoch = feed.num_steps
         self.count = self.per_epoch * args.optim.epochs
 
     def batch(self, step: int) -> Batch:
-        """The step's batch; also seeds torch's generator, from which the method draws what the whole batch shares."""
+        """The step's batch, with a generator from which tasks draw; also seeds torch's own, to the same numbers."""
         self._seed(step)
-        return self.feed.batch(step // self.per_epoch, step % self.per_epoch)
+        self.seed_tasks(self._generator, step)
+        batch = self.feed.batch(step // self.per_epoch, step % self.per_epoch)
+        return batch._replace(generator=self._generator)
 
     def _seed(self, step: int) -> None:
-        torch.manual_seed(_mix(self._optim.seed, step))
+        torch.manual_seed(self._seed_of(step))
+
+    def _seed_of(self, step: int) -> int:
+        return (_mix(self._optim.seed, step) + self._replica) % 2**63
+
+    def seed_tasks(self, generator: torch.Generator, step: int) -> None:
+        """Seed a generator from which tasks draw at this step."""
+        generator.manual_seed(self._seed_of(step))
 
     def seed_blocks(self, blocks: range, step: int) -> None:
         """Seed the dropout of each block for this step."""
         for index in blocks:
             place = index * 2**16 + self._replica * 2**40  # a block that was joined of many has many keys
             self._method.backbone.key_dropout(index, _mix(_mix(self._optim.seed, step), place))
+
+    def generators(self, blocks: range) -> list[torch.Generator]:
+        """Those that `seed_blocks` seeds, as far as a step has made them."""
+        dropouts = [dropout for index in blocks for dropout in self._method.backbone.dropouts(index)]
+        return [generator for dropout in dropouts for generator in dropout.generators]
 
     def rate(self, step: int) -> float:
         """The learning rate at the step."""

@@ -6,7 +6,8 @@ tests find such reads as different results.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from engine.loop.capturable import OnlyCapturable
 from engine.loop.recorders import NUM_WARM_UP, Step
 
 
@@ -29,12 +31,15 @@ class Call(NamedTuple):
 class Tape:
     """A `Recorder` for the CPU; all intermediate tensors of a step stay in memory."""
 
-    def warm_up(self, step: Step) -> None:
-        """Call ``step`` `NUM_WARM_UP` times."""
-        for _ in range(NUM_WARM_UP):
-            step()
+    def warm_up(self, begin: Step, step: Step) -> None:
+        """As `Recorder.warm_up`; the last call is asked whether a graph could hold it."""
+        for place in range(NUM_WARM_UP):
+            begin()
+            is_last = place == NUM_WARM_UP - 1
+            with OnlyCapturable(torch.device("cpu")) if is_last else contextlib.nullcontext():
+                step()
 
-    def capture(self, step: Step) -> Step:
+    def capture(self, step: Step, generators: Sequence[torch.Generator] = ()) -> Step:
         """Call ``step`` once more and return a function that repeats its operations."""
         with _Writer() as writer:
             step()

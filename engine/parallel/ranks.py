@@ -128,12 +128,11 @@ class Ranks(Alone):
         stop.exit_code = first_set(self.tell_all(stop.exit_code))
 
     def share_of(self, batch: Batch) -> Batch:
-        """This replica's images of a batch; also seeds torch's generator with a number of its own."""
+        """This replica's images of a batch."""
         if self.num_replicas == 1:
             return batch
         size = batch.y_B.shape[0] // self.num_replicas
         part = slice(self.replica * size, (self.replica + 1) * size)
-        torch.manual_seed((torch.initial_seed() + self.replica) % 2**63)
         second_BCHW = None if batch.second_BCHW is None else batch.second_BCHW[part]
         return batch._replace(x_BCHW=batch.x_BCHW[part], y_B=batch.y_B[part], second_BCHW=second_BCHW)
 

@@ -20,7 +20,7 @@ from engine.loop.layout import Course, Layout
 from engine.loop.meter import Totals
 from engine.loop.program import Program
 from engine.loop.recorded import Recording
-from engine.loop.recorders import Recorder
+from engine.loop.recorders import Recorders
 from engine.loop.steps import Steps
 from engine.parallel.stage import Stage, joined
 
@@ -31,24 +31,24 @@ class Streams(Layout):
     Args:
         stages: in order, covering all blocks that train.
         steps: of the run.
-        recorder: what records a stage.
+        recorders: what records a stage, made anew for each.
         step: the run's step, with which the warm-up is made.
 
     Raises:
-        Uncapturable: a stage draws random numbers, waits for the device, or fails.
+        Uncapturable: as `Recording`.
     """
 
-    def __init__(self, stages: Sequence[Stage], steps: Steps, recorder: Recorder, step: int) -> None:
+    def __init__(self, stages: Sequence[Stage], steps: Steps, recorders: Recorders, step: int) -> None:
         self._feed = steps.feed
         self._programs: list[Program] = []
         self._recordings: list[Recording] = []
         in_BCHW: Tensor | None = None
         for stage in stages:
             program = Program(stage, steps, in_BCHW)
-            self._recordings.append(Recording(program, recorder, step))
+            self._recordings.append(Recording(program, recorders(), step))
             self._programs.append(program)
             in_BCHW = None if program.out_BCHW is None else program.out_BCHW.clone()
-        self._hand_over = recorder.capture(self._copy_outputs) if len(stages) > 1 else self._copy_outputs
+        self._hand_over = recorders().capture(self._copy_outputs) if len(stages) > 1 else self._copy_outputs
         is_gpu = self._feed.device.type == "cuda"
         self._streams = [torch.cuda.Stream(self._feed.device) for _ in stages] if is_gpu else []
 
@@ -56,6 +56,16 @@ class Streams(Layout):
         for below, above in pairwise(self._programs):
             assert above.in_BCHW is not None and below.out_BCHW is not None
             above.in_BCHW.copy_(below.out_BCHW)
+
+    @property
+    def step_bytes(self) -> int:
+        """The sum over the stages: they run at the same time, each in a pool of its own."""
+        return sum(recording.step_bytes for recording in self._recordings)
+
+    def close(self) -> None:
+        """Free the graphs with their memory."""
+        self._recordings.clear()
+        self._programs.clear()
 
     def run(self, course: Course) -> Totals:
         """As `Layout.run`."""
@@ -66,26 +76,26 @@ class Streams(Layout):
             if tick < count and course.is_stopped():
                 count = tick  # batches that some stages have trained on go through the others too
                 continue
-            self._tick([place for place in range(depth) if 0 <= tick - place < count])
+            self._tick({place: course.steps[tick - place] for place in range(depth) if 0 <= tick - place < count})
             if tick >= depth - 1:
                 course.advance(course.steps[tick - depth + 1])
             tick += 1
         num_images = course.before.num_images + count * self._feed.batch_size
         return joined([program.totals(num_images) for program in self._programs])
 
-    def _tick(self, places: Sequence[int]) -> None:
-        """Let the stages at ``places`` take a step each, then copy their outputs to the next stages' inputs."""
+    def _tick(self, steps: dict[int, int]) -> None:
+        """Let each stage in ``steps`` take its step, then copy their outputs to the next stages' inputs."""
         if self._streams:
             main = torch.cuda.current_stream(self._feed.device)
             begin = main.record_event()
-            for place in places:
+            for place, step in steps.items():
                 stream = self._streams[place]
                 stream.wait_event(begin)
                 with torch.cuda.stream(stream):
-                    self._recordings[place].replay()
-            for place in places:
+                    self._recordings[place].replay(step)
+            for place in steps:
                 main.wait_stream(self._streams[place])
         else:
-            for place in places:
-                self._recordings[place].replay()
+            for place, step in steps.items():
+                self._recordings[place].replay(step)
         self._hand_over()

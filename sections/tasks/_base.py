@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any, ClassVar
 
-from sections.fields import Above, Holding, Section, setting, uncapturable
+from sections.fields import Above, Holding, Section, setting
 
 INNER = {"trained_modules": Above(1)}  # for every block but the last, which learns from the classifier alone
 
@@ -21,7 +21,6 @@ class TaskArgs(Section):
         DECODES: whether its head draws an image, for which ``--upsample`` matters.
         TWO_VIEWS: whether it compares two augmentations of every image.
         CONTRASTS_LABELS: whether it compares images of one label.
-        DRAWS: whether it draws random numbers in a step, which a CUDA graph cannot hold.
         REQUIRES, EXCLUDES: relations of the weight to other settings, see `sections.fields.setting`.
     """
 
@@ -30,7 +29,6 @@ class TaskArgs(Section):
     DECODES: ClassVar[bool] = False
     TWO_VIEWS: ClassVar[bool] = False
     CONTRASTS_LABELS: ClassVar[bool] = False
-    DRAWS: ClassVar[bool] = False
     REQUIRES: ClassVar[dict[str, Any]] = {}
     EXCLUDES: ClassVar[dict[str, Any]] = {}
 
@@ -41,8 +39,6 @@ class TaskArgs(Section):
         if cls.TWO_VIEWS:
             requires = {"augments": ((True,), "it compares two augmentations of an image")} | requires
             excludes |= {"diagnostics": (Holding("alignment"), "the loss needs two views of an image, it has one")}
-        if cls.DRAWS:
-            excludes |= uncapturable("it draws random numbers in a step")
         weight = setting(
             0.0, f"weight of {cls.ABOUT}, beside weight 1 of the rule's own loss (or those of --ssl)", ge=0,
             needs=INNER, requires=requires, excludes=excludes,

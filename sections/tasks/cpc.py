@@ -7,4 +7,3 @@ class CpcArgs(TaskArgs):
     """Predictive coding."""
 
     ABOUT = "predicting a block's map from the rows above (Greedy InfoMax)"
-    DRAWS = True

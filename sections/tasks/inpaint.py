@@ -7,4 +7,4 @@ class InpaintArgs(TaskArgs):
     """Inpainting."""
 
     ABOUT = "drawing a masked rectangle of the image"
-    IN_SSL = DECODES = DRAWS = True
+    IN_SSL = DECODES = True

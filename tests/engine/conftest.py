@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from loguru import logger
 
 import main
+from engine.loop.eager import Worker
+from engine.loop.selfcheck import difference
 from engine.run import checkpoint
 from engine.run.folder import RunFolder
 
@@ -91,3 +94,18 @@ def same() -> Callable[[dict, dict], None]:
             assert first == second, where
 
     return compare
+
+
+def no_eager_steps(patch: pytest.MonkeyPatch) -> None:
+    """From now on an eager step fails the test, but for those with which recorded steps are compared."""
+    take, allowed = Worker.take, []
+
+    def compare(*args: Any, **kwargs: Any) -> str:
+        allowed.append(True)
+        try:
+            return difference(*args, **kwargs)
+        finally:
+            allowed.pop()
+
+    patch.setattr("engine.layouts.difference", compare)
+    patch.setattr(Worker, "take", lambda self, *given: take(self, *given) if allowed else pytest.fail("an eager step"))

@@ -10,11 +10,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from datamodules.base import DataSpec, ImageSet
 from datamodules.feed import Feed
-from engine.layouts import build_layout, choose_recorder, obstacle
+from engine.layouts import build_layout, choose_recorders, obstacle
 from engine.loop.eager import Eager, Worker
 from engine.loop.layout import Course, Layout
 from engine.loop.meter import Meter, Totals
@@ -28,7 +27,8 @@ from engine.loop.tape import Tape
 from methods._base import Method
 from methods.bp import BackPropagation
 from schemas import Args, build_args
-from tests.conftest import CASES, CLASSES, draws, make_method
+from tests.conftest import CASES, CLASSES, make_method
+from tests.engine.conftest import no_eager_steps
 from tests.engine.test_run import without_times
 from tests.engine.test_threads import after
 
@@ -45,16 +45,18 @@ RUNS = {
     "simclr": f"--dgl {SGD} --simclr_loss_weight 0.5 --random_crop --random_erasing",
     "dgl man": f"--dgl --man --man_momentum 0.9 {SGD}",
     "no momentum": "--bp --momentum 0 --no_nesterov --lr_schedule multistep",
+    "dropout": f"--dgl {SGD} --dropout_prob 0.2 --overlap 1",
+    "tasks that draw": f"--dgl {SGD} --cpc_loss_weight 0.5 --inpaint_loss_weight 0.5 --dropout_prob 0.1",
 }
 
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From its call on steps are recorded also on a CPU, and none may be taken in another way."""
+    """From its call on steps are recorded also on a CPU, and none is taken in another way but for the comparison."""
 
     def use() -> None:
-        monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, device: (Tape(), ""))
-        monkeypatch.setattr(Worker, "take", lambda self, item, meter: pytest.fail("an eager step"))
+        monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, device: (Tape, ""))
+        no_eager_steps(monkeypatch)
 
     return use
 
@@ -79,13 +81,13 @@ def test_either_path_goes_on_with_the_other(run, same, monkeypatch: pytest.Monke
     words = ["--dgl", "--random_crop", "--optimizer_type", optimizer, "--learning_rate", "0.01"]
     run(*words)
     whole, records = run.state(), without_times(run.records())
-    for first, second in ((None, Tape()), (Tape(), None)):
-        monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, device, way=first: (way, "off"))
+    for first, second in ((None, Tape), (Tape, None)):
+        monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, device, way=first: (way, "off"))
         with monkeypatch.context() as patch:
             after(step, patch)
             assert run(*words) == 143
         folder = run.last
-        monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, device, way=second: (way, "off"))
+        monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, device, way=second: (way, "off"))
         assert run.resume(str(folder), "--cuda_graph", "off") == 0
         same(whole, run.state(folder))
         assert without_times(run.records(folder)) == records
@@ -136,7 +138,7 @@ def test_recording_leaves_no_trace(same, optimizer_type: str, loaded: bool) -> N
     assert torch.equal(torch.get_rng_state(), generator)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not draws(case)])
+@pytest.mark.parametrize("case", CASES)
 def test_every_method_can_be_recorded(same, case: str) -> None:
     """In every case of the contract tests; the first steps of an epoch, and one of the next."""
     args, steps = small_args(), (range(3), range(3, 6), range(6, 7))
@@ -144,8 +146,8 @@ def test_every_method_can_be_recorded(same, case: str) -> None:
     feed = make_feed(two_views=one.two_views)
     optimizers = [build_optimizer(args.optim, method) for method in (one, other)]
     recorded, eager = (
-        build_layout(args, method, feed, optimizer, recorder=recorder)
-        for method, optimizer, recorder in zip((one, other), optimizers, (Tape(), None), strict=True)
+        build_layout(args, method, feed, optimizer, recorders=recorders)
+        for method, optimizer, recorders in zip((one, other), optimizers, (Tape, None), strict=True)
     )
     assert isinstance(recorded, Recorded) and isinstance(eager, Eager)
     totals, expected = Totals(), Totals()
@@ -153,13 +155,6 @@ def test_every_method_can_be_recorded(same, case: str) -> None:
         totals, expected = recorded.run(Course(chunk, totals)), eager.run(Course(chunk, expected))
     assert totals == expected
     same(one.state_dict(), other.state_dict())
-
-
-@pytest.mark.parametrize("case", sorted(filter(draws, CASES)))
-def test_a_method_that_draws_is_not_recorded(case: str) -> None:
-    args, method = small_args(), make_method(case).float()
-    with pytest.raises(Uncapturable, match="its method draws random numbers in a step"):
-        record(args, method, make_feed(), build_optimizer(args.optim, method), Tape())
 
 
 def record(
@@ -196,17 +191,17 @@ def test_a_method_that_draws_random_numbers_goes_the_eager_way(run, same, monkey
     run("--bp")
     whole = run.state()
     capsys.readouterr()
-    monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, device: (Tape(), ""))
+    monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, device: (Tape, ""))
     assert run("--bp") == 0
-    line = "Steps: eager, since one cannot be captured: its method draws random numbers in a step"
-    assert line in capsys.readouterr().out
+    said = "Steps: eager, since a step cannot be captured: its method draws from torch's own generator"
+    assert said in capsys.readouterr().out
     same(whole, run.state())
 
 
 class Refuses(Tape):
     """Fails as a capture does: the end of it raises an error of its own."""
 
-    def capture(self, step):
+    def capture(self, step, generators=()):
         try:
             step()
             raise RuntimeError("operation not permitted\nand many lines")
@@ -218,13 +213,13 @@ def test_a_capture_that_fails_is_named_and_changes_nothing(run, same, monkeypatc
     run("--dgl")
     whole = run.state()
     capsys.readouterr()
-    monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, device: (Refuses(), ""))
+    monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, device: (Refuses, ""))
     assert run("--dgl") == 0
-    assert "eager, since one cannot be captured: operation not permitted\n" in capsys.readouterr().out
+    assert "eager, since a step cannot be captured: operation not permitted\n" in capsys.readouterr().out
     same(whole, run.state())
     assert run("--dgl", "--cuda_graph", "on") == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert "--cuda_graph on: a training step cannot be captured: operation not permitted" in line
+    assert "--cuda_graph on: a step cannot be captured: operation not permitted" in line
     assert run.summary()["status"] == "failed"
 
 
@@ -238,11 +233,8 @@ def test_a_graph_that_is_asked_for_needs_a_gpu(run, capsys) -> None:
 def test_what_the_settings_rule_out_is_known_before_a_run() -> None:
     device = torch.device("cuda:0")
     assert obstacle(small_args(), device) == ""
-    assert "--dropout_prob" in obstacle(small_args(dropout_prob=0.1), device)
     assert "--layer_parallel" in obstacle(small_args(method="dgl", layer_parallel="threads"), device)
-    assert choose_recorder(small_args(cuda_graph="off"), device) == (None, "--cuda_graph off")
-    with pytest.raises(ValidationError, match="--dropout_prob and --cuda_graph on exclude each other"):
-        small_args(cuda_graph="on", dropout_prob=0.1)
+    assert choose_recorders(small_args(cuda_graph="off"), device) == (None, "--cuda_graph off")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -261,14 +253,14 @@ def test_a_graph_gives_the_bits_of_an_eager_run_on_a_gpu(run, same, capsys, name
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("case", [case for case in CASES if not draws(case)])
+@pytest.mark.parametrize("case", CASES)
 def test_no_path_waits_for_a_gpu_inside_a_chunk(case: str) -> None:
     device, args = torch.device("cuda:0"), small_args()
     method = make_method(case).float().to(device)
     feed = make_feed("cuda:0", two_views=method.two_views)
     optimizer = build_optimizer(args.optim, method)
-    recorder, _ = choose_recorder(args, device)
-    recorded = record(args, method, feed, optimizer, recorder)
+    recorders, _ = choose_recorders(args, device)
+    recorded = record(args, method, feed, optimizer, recorders())
     worker, meter = Worker(Part(method, optimizer, Rules()), Steps(args, method, feed)), Meter()
 
     def take(step: int) -> None:
@@ -291,7 +283,7 @@ def test_a_method_that_waits_for_a_gpu_is_found_before_the_capture(monkeypatch: 
     monkeypatch.setattr(BackPropagation, "fill_grads", read)
     device, args = torch.device("cuda:0"), small_args()
     method = make_method("bp").float().to(device)
-    recorder, _ = choose_recorder(args, device)
+    recorders, _ = choose_recorders(args, device)
     with pytest.raises(Uncapturable, match="synchronizing"):
-        record(args, method, make_feed("cuda:0"), build_optimizer(args.optim, method), recorder)
+        record(args, method, make_feed("cuda:0"), build_optimizer(args.optim, method), recorders())
     torch.cuda.empty_cache()  # which torch 2.11 refuses after a capture that failed

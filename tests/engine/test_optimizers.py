@@ -190,14 +190,14 @@ def test_recorded_steps_have_the_scaled_rates_of_eager_ones(name: str) -> None:
         OPTIM[name] | {"lr_schedule": "one_cycle", "epochs": 2, "gradient_clip": 0.5, "precision": "fp32"}
     )
     methods, layouts = [], []
-    for recorder in (None, Tape()):
+    for recorders in (None, Tape):
         method = make_method("dgl").float()
         plain = method.param_groups()
         groups = [{"name": f"{g['name']}{suffix}", "params": part} | extra for g in plain for suffix, part, extra in
                   (("", g["params"][:1], {}), ("/rest", g["params"][1:], {"rate_scale": 0.3}))]  # fmt: skip
         method.param_groups = lambda groups=groups: groups
         optimizer = optimizers.build_optimizer(args.optim, method)
-        layouts.append(build_layout(args, method, make_feed(), optimizer, recorder=recorder))
+        layouts.append(build_layout(args, method, make_feed(), optimizer, recorders=recorders))
         methods.append(method)
     assert [type(layout) for layout in layouts] == [Eager, Recorded]
     for layout in layouts:

@@ -7,9 +7,9 @@ import random
 import pytest
 import torch
 
-from engine.loop.eager import Worker
 from engine.loop.tape import Tape
 from engine.parallel.streams import Streams
+from tests.engine.conftest import no_eager_steps
 from tests.engine.test_run import without_times
 from tests.engine.test_threads import METHODS, WAYS, after
 
@@ -21,19 +21,18 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stages are recorded also on a CPU, and those of a tick run in an order drawn anew for each."""
     tick, source = Streams._tick, random.Random(0)
 
-    def shuffled(self: Streams, places: list[int]) -> None:
-        tick(self, source.sample(places, len(places)))
+    def shuffled(self: Streams, steps: dict[int, int]) -> None:
+        tick(self, dict(source.sample([*steps.items()], len(steps))))
 
-    monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, device: (Tape(), ""))
+    monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, device: (Tape, ""))
     monkeypatch.setattr(Streams, "_tick", shuffled)
-    monkeypatch.setattr(Worker, "take", lambda self, item, meter: pytest.fail("an eager step"))
+    no_eager_steps(monkeypatch)
 
 
-RECORDABLE = [way for way in WAYS if way[0] not in ("inpaint", "cpc")]  # those two draw random numbers in a step
 HARD = ["--gradient_clip", "1", "--random_crop", "--random_erasing", "--epochs", "10"]  # 50 steps
 
 
-@pytest.mark.parametrize(("name", "num_stages", "precision"), RECORDABLE)
+@pytest.mark.parametrize(("name", "num_stages", "precision"), WAYS)
 def test_same_bits_as_one_after_the_other(run, same, request, name: str, num_stages: str, precision: str) -> None:
     words = [*METHODS[name], *HARD, "--precision", precision]
     assert run(*words) == 0
@@ -51,7 +50,7 @@ def test_a_signal_lets_batches_on_their_way_through_and_any_layout_goes_on(run, 
     run(*words)
     whole, records = run.state(), without_times(run.records())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.trainer.choose_recorder", lambda args, device: (Tape(), ""))
+        patch.setattr("engine.trainer.choose_recorders", lambda args, device: (Tape, ""))
         after(step, patch)
         assert run(*words, *STREAMS, "--num_stages", "3") == 143
     folder = run.last
@@ -74,13 +73,6 @@ def test_what_cannot_be_is_one_line(run, capsys, words: list[str], message: str)
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not run.folders
-
-
-def test_a_stage_that_draws_random_numbers_is_one_line(run, capsys, streams) -> None:
-    assert run("--dgl", "--cpc_loss_weight", "0.5", *STREAMS) == 2
-    error = capsys.readouterr().err
-    assert "--layer_parallel streams exclude each other: it draws random numbers in a step" in error
-    assert error.count("\n") == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
