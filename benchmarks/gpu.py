@@ -22,9 +22,13 @@ from datamodules.feed import Feed
 from engine.devices import resolve_device, set_determinism
 from engine.loop.recorders import no_waiting
 from schemas import Args
+from utils import UserError
 
 METHODS, PRECISIONS = ("bp", "dgl"), ("fp32", "bf16")
 DIFFERENCES = "differences"  # unit of what must be 0
+BITS: dict[str, dict[str, object]] = {
+    "bp": {}, "dgl": {}, "dgl that draws": {"dropout_prob": 0.2, "inpaint_loss_weight": 0.5, "cpc_loss_weight": 0.5},
+}  # fmt: skip
 
 
 class Sizes(NamedTuple):
@@ -76,14 +80,22 @@ def measure(device: torch.device) -> Iterator[Row]:
     yield Row("environment", name, 1, "device", note=note)
     set_determinism(True)
     torch.use_deterministic_algorithms(True, warn_only=True)  # an operation that cannot is named, and the run goes on
-    yield from bits(sizes, images, device)
+    yield from kept("bits", bits(sizes, images, device))
     set_determinism(False)
-    yield from waits(sizes, images, device)
+    yield from kept("waits", waits(sizes, images, device))
     rates = Calibration(device, sizes.matmul_side).measure()
     yield from (Row("calibration", name, rate, "FLOP/s") for name, rate in rates.items())
     for model, batch_size in product(sizes.models, sizes.batch_sizes):
-        yield from speed(model, batch_size, sizes, images, device, rates["matmul_bf16"])
-    yield from memory(sizes.models[-1], sizes.batch_sizes[-1], device)
+        yield from kept("speed", speed(model, batch_size, sizes, images, device, rates["matmul_bf16"]))
+    yield from kept("memory", memory(sizes.models[-1], sizes.batch_sizes[-1], device))
+
+
+def kept(check: str, rows: Iterator[Row]) -> Iterator[Row]:
+    """``rows``, and the error that ended them as the last one: the other checks go on."""
+    try:
+        yield from rows
+    except (RuntimeError, UserError) as error:
+        yield Row(check, "error", 1, DIFFERENCES, note=f"{type(error).__name__}: {error}".partition("\n")[0])
 
 
 def setup(
@@ -104,11 +116,12 @@ def run_in_streams(args: Args, feed: Feed, num_stages: int) -> Run:
 def bits(sizes: Sizes, images: ImageSet, device: torch.device) -> Iterator[Row]:
     """The recorded step, and dgl's stages in streams, against the eager step, after some steps from one start."""
     batch_size, count = sizes.batch_sizes[-1], sizes.num_steps
-    for model, name, precision in product(sizes.models, METHODS, PRECISIONS):
-        args, feed = setup(name, model, batch_size, images, device, precision=precision)
+    for model, name, precision in product(sizes.models, BITS, PRECISIONS):
+        method = name.partition(" ")[0]
+        args, feed = setup(method, model, batch_size, images, device, precision=precision, **BITS[name])
         eager = Run(args, feed)
         others = {"eager again": Run(args, feed), "graph": Run(args, feed, way="recorded")}
-        if name == "dgl":
+        if method == "dgl":
             others[f"{sizes.stages[0]} stages in streams"] = run_in_streams(args, feed, sizes.stages[0])
         for each in (eager, *others.values()):
             each.take(count)
