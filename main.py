@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 def train(command: cli.Command) -> None:
     """Train a network."""
     from engine import start
+    from engine.run.requirements import check_torch
 
+    check_torch()
     start.train(command)
 
 
@@ -38,7 +40,9 @@ def report(command: cli.Command) -> None:
 def evaluate(command: cli.Command) -> None:
     """Test the weights of a run, and run the studies asked for."""
     import studies
+    from engine.run.requirements import check_torch
 
+    check_torch()
     studies.evaluate(command)
 
 
