@@ -40,4 +40,6 @@ class Dropout(nn.Module):
         generator = self.generators[self._num_passes]
         self._num_passes += 1
         drawn = torch.rand(x.shape, generator=generator, device=x.device)
-        return x.masked_fill(drawn < self.prob, 0) / (1 - self.prob)
+        # In the map's own memory order, whatever order was drawn in; the result of `masked_fill` would be contiguous.
+        dropped = torch.lt(drawn, self.prob, out=torch.empty_like(x, dtype=torch.bool))
+        return torch.where(dropped, 0, x) / (1 - self.prob)

@@ -109,6 +109,21 @@ def test_keyed_dropout_depends_on_its_key_alone() -> None:
     assert torch.equal(dropout.eval()(x), x)
 
 
+@pytest.mark.parametrize("order", [torch.channels_last, torch.contiguous_format])
+def test_keyed_dropout_keeps_the_memory_order_of_a_map_and_draws_the_same_values_in_any(
+    order: torch.memory_format,
+) -> None:
+    dropout = Dropout(0.3)
+    dropout.key = 5
+    x_BCHW = torch.randn(2, 8, 6, 6).to(memory_format=order).requires_grad_()
+    out_BCHW = dropout(x_BCHW)
+    (grad_BCHW,) = torch.autograd.grad(out_BCHW, x_BCHW, torch.ones_like(x_BCHW))
+    assert out_BCHW.stride() == grad_BCHW.stride() == x_BCHW.stride()
+    dropped = torch.rand(x_BCHW.shape, generator=torch.Generator().manual_seed(5)) < 0.3
+    assert torch.equal(out_BCHW, x_BCHW.masked_fill(dropped, 0) / (1 - 0.3))
+    assert torch.equal(grad_BCHW, torch.ones(x_BCHW.shape).masked_fill(dropped, 0) / (1 - 0.3))
+
+
 def test_every_dropout_of_a_joined_block_has_its_own_key() -> None:
     args = ModelArgs(model="VGGs", dropout_prob=0.5)
     network = build_backbone(args, make_spec(8))
