@@ -18,7 +18,7 @@ import torch
 import cli
 from benchmarks.engine import Run, build_method, make_feed, random_images, settings
 from benchmarks.workers import Work, Worker
-from engine.devices import resolve_device
+from engine.devices import check_precision, resolve_device, use_device
 from schemas import Args
 from utils import UsageError, UserError
 
@@ -54,7 +54,7 @@ def footprint(flags: Sequence[str]) -> float:
     """The figure, from a process of its own.
 
     Raises:
-        UsageError: the flags are wrong, or leave the precision open.
+        UsageError: the flags are wrong, leave the precision open, or ask for what the machine has not.
     """
     asked = cli.parse([*flags])
     if asked.args is None or asked.verb != "train":
@@ -63,6 +63,7 @@ def footprint(flags: Sequence[str]) -> float:
         raise UsageError("--layer_parallel and --compile have no effect here: one process takes eager steps; omit them")
     if asked.args.run.precision == "auto":
         raise UsageError("--precision auto: the memory goes by it; give fp32 or bf16")
+    check_precision(resolve_device(asked.args.run.device), asked.args.run.precision)
     with Worker(Training, asked.args, environment=EAGER_FREE) as worker:
         return float(worker.ask("peak"))
 
@@ -71,7 +72,7 @@ class Training:
     """Memory of a few training steps, measured after the libraries are loaded."""
 
     def __init__(self, args: Args) -> None:
-        self._args, self._device = args, resolve_device(args.run.device)
+        self._args, self._device = args, use_device(args.run.device)
         self._train(settings("bp", "BasicCNN", 2, precision=args.run.precision))
 
     def _train(self, args: Args) -> None:

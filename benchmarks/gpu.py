@@ -19,7 +19,7 @@ from benchmarks.throughput import Calibration, flops_per_image
 from benchmarks.workers import in_turns, seconds
 from datamodules.base import ImageSet
 from datamodules.feed import Feed
-from engine.devices import resolve_device, set_determinism
+from engine.devices import set_determinism, use_device
 from engine.loop.recorders import no_waiting
 from schemas import Args
 from utils import UserError
@@ -62,7 +62,7 @@ def run(options: Namespace) -> int:
     """Measure, print the table and write ``gpu.csv``; 1 where bits differ or a step waits for the device."""
     rows: list[Row] = []
     try:
-        for row in measure(resolve_device(options.device)):
+        for row in measure(use_device(options.device)):
             rows.append(row)
     finally:  # a failure must not cost what was measured before it
         if rows:

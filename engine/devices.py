@@ -6,7 +6,9 @@ import contextlib
 import ctypes
 import os
 import resource
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +18,23 @@ from utils import UsageError
 
 CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch requires it for deterministic cuBLAS
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX, _NEVER = -1, -3, -8, 2**31 - 1  # of malloc.h; its largest value
+
+
+def use_device(name: str, *, deterministic: bool = False) -> torch.device:
+    """The device of ``--device``, set up for this process: to be called once, before anything runs on it.
+
+    A GPU becomes the current one, to which calls of CUDA that name none refer. From here on kernels are deterministic
+    where asked for, and float32 is never TF32 outside `autocast`.
+
+    Raises:
+        UsageError: a GPU is asked for that is not there.
+    """
+    device = resolve_device(name)
+    set_determinism(deterministic)
+    _set_tf32(matmul=False, convolution=False)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
 
 
 def resolve_device(name: str) -> torch.device:
@@ -40,7 +59,63 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     """Context in which blocks and heads compute in ``precision``; weights, statistics and losses stay in float32."""
     if precision == "fp32":
         return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+    return _tf32() if precision == "tf32" else torch.autocast(device.type, torch.bfloat16)
+
+
+@contextlib.contextmanager
+def _tf32() -> Iterator[None]:
+    """Let a GPU round the factors of float32 products and convolutions to TF32's ten bits."""
+    before = tf32_flags()
+    _set_tf32(matmul=True, convolution=True)
+    try:
+        yield
+    finally:
+        _set_tf32(**before)
+
+
+def tf32_flags() -> dict[str, bool]:
+    """Whether float32 is TF32 now in matrix products, and in convolutions, which is torch's own default."""
+    return {"matmul": torch.backends.cuda.matmul.allow_tf32, "convolution": torch.backends.cudnn.allow_tf32}
+
+
+def describe_precision(device: torch.device, precision: str) -> dict[str, Any]:
+    """For a run's record: the precision of its blocks, and where float32 is TF32 in them."""
+    with autocast(device, precision):
+        return {"precision": precision, "tf32": tf32_flags()}
+
+
+def _set_tf32(*, matmul: bool, convolution: bool) -> None:
+    # These flags set torch's newer `fp32_precision` too (2.11 to 2.14). After the newer ones alone, reading these or
+    # `torch.get_float32_matmul_precision`, as Lightning does on a GPU, is an error.
+    torch.backends.cuda.matmul.allow_tf32 = matmul
+    torch.backends.cudnn.allow_tf32 = convolution
+
+
+def tf32_obstacle(device: torch.device) -> str:
+    """Why ``device`` does not compute in TF32, or an empty string."""
+    if device.type != "cuda":
+        return "TF32 needs a GPU of compute capability 8.0 or higher"
+    where, is_native = _capability(device)
+    if not is_native:
+        return where
+    return "NVIDIA_TF32_OVERRIDE=0 switches TF32 off" if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0" else ""
+
+
+def check_precision(device: torch.device, precision: str) -> None:
+    """Refuse a ``--precision`` that ``device`` has not.
+
+    Raises:
+        UsageError: it has no TF32.
+    """
+    if precision == "tf32" and (obstacle := tf32_obstacle(device)):
+        raise UsageError(f"--precision tf32: {obstacle}; allowed on {device} is auto, fp32 or bf16")
+
+
+def _capability(device: torch.device) -> tuple[str, bool]:
+    """A GPU's compute capability in words, and whether it is 8.0 or higher, which has bf16 and TF32."""
+    major, minor = torch.cuda.get_device_capability(device)
+    where = f"{torch.cuda.get_device_name(device)} has compute capability {major}.{minor}"
+    return (where, True) if major >= 8 else (f"{where}, below 8.0", False)
 
 
 def keep_freed_memory() -> None:
@@ -104,9 +179,8 @@ def choose_precision(device: torch.device) -> tuple[str, str]:
     tried: on a busy machine it chose differently from run to run, and then runs differ in their bits.
     """
     if device.type == "cuda":
-        major, minor = torch.cuda.get_device_capability(device)
-        where = f"{torch.cuda.get_device_name(device)} has compute capability {major}.{minor}"
-        return ("bf16", where) if major >= 8 else ("fp32", f"{where}, below 8.0")
+        where, is_native = _capability(device)
+        return "bf16" if is_native else "fp32", where
     native = {"AVX512-BF16": torch.cpu._is_avx512_bf16_supported(), "AMX": torch.cpu._is_amx_tile_supported()}
     if any(native.values()):
         return "bf16", f"this CPU has {' and '.join(name for name, has in native.items() if has)}"

@@ -107,12 +107,13 @@ def _train_on(
     ranks: world.Alone, args: Args, text: str, resume: Path | None, teacher: tuple[Path, Args] | None
 ) -> None:
     """Train as one of ``ranks``, in a new run folder or in ``resume``; ``teacher`` ranks the images of a curriculum."""
-    from engine.devices import resolve_device
+    from engine.devices import check_precision, use_device
     from engine.trained import load_trained, rank
     from engine.trainer import Job, run
 
     with ranks.together():
-        device = resolve_device(ranks.device_name(args.run))
+        device = use_device(ranks.device_name(args.run), deterministic=args.optim.deterministic)
+        check_precision(device, args.run.precision)
         method, splits = assemble(args)
         ranking_P = None
         if teacher is not None:

@@ -22,7 +22,7 @@ from datamodules.base import ImageSet, Splits
 from datamodules.curriculum import Curriculum
 from datamodules.feed import EVALUATION_BATCH, Feed
 from engine import memory, saving
-from engine.devices import choose_precision, compile_blocks, keep_freed_memory, set_determinism
+from engine.devices import choose_precision, compile_blocks, describe_precision, keep_freed_memory
 from engine.layouts import build_layout, choose_recorders
 from engine.module import Chunks, TrainingModule
 from engine.observers import Observers
@@ -50,7 +50,7 @@ class Job:
         command: the command as typed.
         method: the network with its rule, on the CPU.
         splits: the data.
-        device: where to train.
+        device: where to train, set up by `engine.devices.use_device`.
         resume: the run folder to resume, or None for a new run.
         ranks: the processes that train it.
         ranking_P: of a new run with a curriculum, the training images in curriculum order.
@@ -115,7 +115,6 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
         held.enter_context(RunFolder(job.resume).locked())
         state = checkpoint.load_newest(RunFolder(job.resume).checkpoints, logger.warning)
     state = ranks.agree(state)
-    set_determinism(job.args.optim.deterministic)
     recorders, why_not = choose_recorders(job.args, job.device)
     if job.device.type == "cpu":
         keep_freed_memory()
@@ -151,7 +150,8 @@ def _open_log(job: Job, args: Args, state: dict[str, Any] | None, held: contextl
         return NoLog(RunFolder(Path(job.ranks.agree(""))))
     if job.resume is None or state is None:
         folder = RunFolder.create(Path(args.run.path), args.run.name)
-        folder.write_start(args, job.command, environment(job.device, args.optim.seed))
+        arithmetic = describe_precision(job.device, args.run.precision)
+        folder.write_start(args, job.command, environment(job.device, args.optim.seed) | arithmetic)
         held.enter_context(folder.locked())
     else:
         folder = RunFolder(job.resume)

@@ -130,8 +130,12 @@ class RunArgs(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = setting(
         "auto", "auto (a GPU where there is one), cpu, cuda:0, ..."
     )
-    precision: Literal["auto", "fp32", "bf16"] = setting(
-        "auto", "arithmetic of the blocks; auto: bf16 where the device has it natively"
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
+        "auto",
+        "arithmetic of the blocks; auto: bf16 where the device has it natively, else fp32; tf32: fp32 with factors "
+        "rounded to TF32, on GPUs of compute capability 8.0 or higher",
+        on=("tf32",),
+        excludes={"device": (("cpu",), "TF32 is arithmetic of GPUs; give --precision fp32")},
     )
     layer_parallel: Literal["off", "threads", "processes", "streams"] = setting(
         "off",

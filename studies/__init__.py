@@ -34,14 +34,18 @@ def evaluate(command: cli.Command) -> None:
     settings = [cli.args_of_run(path) for path in paths]
     cli.check_same_images(*settings)
 
+    from loguru import logger
+
     from consts import TEST
-    from engine.devices import resolve_device
+    from engine.devices import tf32_obstacle, use_device
     from engine.evaluation import evaluate as measure
     from engine.run.console import log_to_terminal
     from engine.trained import load_trained
 
     log_to_terminal()
-    device = resolve_device(options["device"])
+    device = use_device(options["device"], deterministic=any(args.optim.deterministic for args in settings))
+    if any(args.run.precision == "tf32" for args in settings) and (obstacle := tf32_obstacle(device)):
+        logger.warning(f"Trained in tf32, measured in fp32 on {device}: {obstacle}")
     run, *others = [load_trained(*each, options["weights"], device) for each in zip(paths, settings, strict=True)]
     options["cka"] = next(iter(others), None)
     for name, value in measure(run.method, run.feed(run.splits.test), run.precision).means(TEST).items():

@@ -8,7 +8,7 @@ from benchmarks.engine import SPEC, Run, build_method, make_feed
 from benchmarks.peers.by_hand import NUM_CHECKED, check_feed
 from consts import LOSS, TRAIN, metric_name
 from datamodules.base import DataSpec, ImageSet
-from engine.devices import choose_precision, keep_freed_memory, set_determinism
+from engine.devices import choose_precision, keep_freed_memory, use_device
 from schemas import Args
 
 
@@ -16,7 +16,7 @@ class Own:
     """A turn is an epoch: the metrics are read once, at its end."""
 
     def __init__(self, args: Args, images: ImageSet, spec: DataSpec = SPEC) -> None:
-        set_determinism(False)
+        use_device("cpu")
         keep_freed_memory()
         method = build_method(args, spec=spec)
         self.feed = make_feed(args, images, spec=spec, two_views=method.two_views)

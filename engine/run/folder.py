@@ -174,7 +174,7 @@ def find_unfinished(parent: Path, args: Args) -> Path | None:
         except UserError:  # not a run folder, damaged, or with settings that are gone
             continue
         unfinished = folder.summary().get("status") != DONE
-        if wanted.get("precision") == "auto":  # the run wrote down what auto chose
+        if wanted.get("precision") == "auto" and before["precision"] in ("fp32", "bf16"):  # what auto may have chosen
             before["precision"] = "auto"
         unfinished = unfinished and any(folder.checkpoints.glob("*.ckpt"))  # otherwise there is nothing to resume
         same = {name: value for name, value in before.items() if name not in HARMLESS} == wanted

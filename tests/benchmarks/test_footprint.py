@@ -20,6 +20,7 @@ from utils import UsageError
             "--layer_parallel and --compile have no effect",
         ),
         (["--dgl"], "--precision auto: the memory goes by it; give fp32 or bf16"),
+        (["--dgl", "--precision", "fp32", "--device", "cuda:99"], "--device cuda:99: this machine has"),
     ],
 )
 def test_what_is_not_a_training_run_is_refused(words: list[str], said: str) -> None:

@@ -1,4 +1,4 @@
-"""Memory that is freed stays with the process; compiled parts compute what eager ones do."""
+"""What is set up once for a device; memory that is freed stays; compiled parts compute what eager ones do."""
 
 from __future__ import annotations
 
@@ -12,8 +12,19 @@ import torch._dynamo
 import torch._functorch.config
 from torch import nn
 
-from engine.devices import choose_precision, compile_blocks
+from engine import devices
+from engine.devices import (
+    CUBLAS_WORKSPACE,
+    autocast,
+    check_precision,
+    choose_precision,
+    compile_blocks,
+    tf32_flags,
+    tf32_obstacle,
+    use_device,
+)
 from tests.conftest import gradients, make_batch, make_method
+from utils import UsageError
 
 PROGRAM = """
 import resource, sys
@@ -71,6 +82,107 @@ def test_compiled_parts_can_go_backward_twice(case: str, monkeypatch: pytest.Mon
     torch._dynamo.reset()
     for key, gradient in gradients(eager).items():
         torch.testing.assert_close(gradients(compiled)[key], gradient, msg=key)
+
+
+STRICT, WIDE = {"matmul": False, "convolution": False}, {"matmul": True, "convolution": True}
+
+
+@pytest.fixture
+def torchs_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a new process: convolutions in TF32, nothing deterministic; as it was again at the end."""
+    before = tf32_flags()
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    monkeypatch.delenv(CUBLAS_WORKSPACE[0], raising=False)
+    devices._set_tf32(matmul=False, convolution=True)
+    yield
+    devices._set_tf32(**before)
+    devices.set_determinism(False)
+
+
+def newer_flags() -> set[str]:
+    """What the newer interface says of products, convolutions and recurrent layers; both must agree."""
+    own = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
+    return {"tf32" if part.fp32_precision == "tf32" else "fp32" for part in own}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_float32_is_tf32_where_it_was_asked_for_and_nowhere_else(precision: str, torchs_defaults: None) -> None:
+    device = use_device("cpu")
+    assert (tf32_flags(), newer_flags()) == (STRICT, {"fp32"})
+    with autocast(device, precision):
+        wanted = (WIDE, {"tf32"}) if precision == "tf32" else (STRICT, {"fp32"})
+        assert (tf32_flags(), newer_flags()) == wanted
+        assert torch.get_float32_matmul_precision() == ("high" if precision == "tf32" else "highest")
+        assert torch.is_autocast_enabled("cpu") == (precision == "bf16")
+    assert (tf32_flags(), newer_flags()) == (STRICT, {"fp32"})
+
+
+def test_an_error_inside_leaves_float32_as_it_is_outside(torchs_defaults: None) -> None:
+    device = use_device("cpu")
+    with pytest.raises(ZeroDivisionError), autocast(device, "tf32"):
+        1 / 0  # noqa: B018
+    assert tf32_flags() == STRICT
+
+
+class FakeCuda:
+    """Some GPUs, and what was asked of them in turn."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] = (8, 0), count: int = 2) -> None:
+        self.calls: list[object] = []
+        for name, value in {
+            "is_available": lambda: True,
+            "device_count": lambda: count,
+            "get_device_capability": lambda device: capability,
+            "get_device_name": lambda device: "NVIDIA X",
+            "set_device": lambda device: self.calls.append(
+                (
+                    "set_device",
+                    device,
+                    torch.are_deterministic_algorithms_enabled(),
+                    tf32_flags(),
+                    os.environ.get(CUBLAS_WORKSPACE[0]),
+                )
+            ),
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_the_gpu_becomes_the_current_one_when_all_is_set(
+    deterministic: bool, monkeypatch: pytest.MonkeyPatch, torchs_defaults: None
+) -> None:
+    fake = FakeCuda(monkeypatch)
+    device = use_device("cuda:1", deterministic=deterministic)
+    assert device == torch.device("cuda:1")
+    workspace = CUBLAS_WORKSPACE[1] if deterministic else None
+    assert fake.calls == [("set_device", device, deterministic, STRICT, workspace)]
+    assert torch.backends.cudnn.benchmark == (not deterministic)
+
+
+@pytest.mark.parametrize(
+    ("capability", "override", "said"),
+    [
+        ((9, 0), None, ""),
+        ((8, 0), "1", ""),
+        ((8, 0), "0", "NVIDIA_TF32_OVERRIDE=0 switches TF32 off"),
+        ((7, 5), None, "NVIDIA X has compute capability 7.5, below 8.0"),
+    ],
+)
+def test_tf32_is_for_gpus_that_have_it(
+    capability: tuple[int, int], override: str | None, said: str,
+    monkeypatch: pytest.MonkeyPatch, torchs_defaults: None,
+) -> None:  # fmt: skip
+    FakeCuda(monkeypatch, capability)
+    if override is not None:
+        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
+    device = torch.device("cuda:0")
+    assert tf32_obstacle(device) == said
+    check_precision(device, "fp32")
+    if said:
+        with pytest.raises(UsageError, match=rf"^--precision tf32: {said}; allowed on cuda:0 is auto, fp32 or bf16$"):
+            check_precision(device, "tf32")
+    else:
+        check_precision(device, "tf32")
 
 
 @pytest.mark.parametrize(
