@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,18 +66,36 @@ class Meter:
 def batch_sums(output: StepOutput, y_B: Tensor) -> tuple[list[str], Tensor]:
     """Names and sums over one batch of (B,) labels, (M,) in float64 on the device."""
     values = dict(_sums(output, y_B))
-    none_M = torch.zeros(0, dtype=torch.float64, device=y_B.device)  # of a network whose first blocks have no exit
-    return list(values), torch.stack([value.double() for value in values.values()]) if values else none_M
+    if not values:  # of a network whose first blocks have no exit
+        return [], torch.zeros(0, dtype=torch.float64, device=y_B.device)
+    return list(values), torch.stack(list(values.values()))
 
 
 def _sums(output: StepOutput, y_B: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Name and sum over the batch of everything in ``output``; the last block's values also stand for the network."""
-    last = len(output.logits) - 1
-    for index, (loss, logits_BN) in enumerate(zip(output.losses, output.logits, strict=True)):
-        prefixes = [f"{block_name(index)}/", *([""] if index == last else [])]
-        if loss is not None:
-            yield from ((f"{prefix}{LOSS}", loss * y_B.shape[0]) for prefix in prefixes)
-        if logits_BN is not None:
-            correct = (logits_BN.argmax(1) == y_B).sum()
-            yield from ((f"{prefix}{ACCURACY}", correct) for prefix in prefixes)
-    yield from ((name, value * y_B.shape[0]) for name, value in output.metrics.items())
+    count, means = len(output.losses), [*output.losses, *output.metrics.values()]
+    sums = _stacked(means, lambda means_G: means_G * y_B.shape[0])
+    hits = _stacked(output.logits, lambda logits_GBN: (logits_GBN.argmax(2) == y_B).sum(1))
+    for index, pair in enumerate(zip(sums[:count], hits, strict=True)):
+        for name, value in zip((LOSS, ACCURACY), pair, strict=True):
+            if value is not None:
+                yield f"{block_name(index)}/{name}", value
+                if index == count - 1:
+                    yield name, value
+    yield from ((name, value) for name, value in zip(output.metrics, sums[count:], strict=True) if value is not None)
+
+
+def _stacked(values: Sequence[Tensor | None], work: Callable[[Tensor], Tensor]) -> list[Tensor | None]:
+    """What ``work`` makes of each value, in float64; it gets those of one shape and type at once.
+
+    On a GPU every operation has its launch, so that their number must not grow with the number of blocks.
+    """
+    groups: dict[tuple[torch.Size, torch.dtype], dict[int, Tensor]] = {}
+    for place, value in enumerate(values):
+        if value is not None:
+            groups.setdefault((value.shape, value.dtype), {})[place] = value
+    found: dict[int, Tensor] = {}
+    for group in groups.values():
+        done = work(torch.stack(list(group.values()))).double()
+        found |= zip(group, done.unbind(), strict=True)
+    return [found.get(place) for place in range(len(values))]
