@@ -114,7 +114,7 @@ def test_keyed_dropout_keeps_the_memory_order_of_a_map_and_draws_the_same_values
     order: torch.memory_format,
 ) -> None:
     dropout = Dropout(0.3)
-    dropout.key = 5
+    dropout.set_key(5)
     x_BCHW = torch.randn(2, 8, 6, 6).to(memory_format=order).requires_grad_()
     out_BCHW = dropout(x_BCHW)
     (grad_BCHW,) = torch.autograd.grad(out_BCHW, x_BCHW, torch.ones_like(x_BCHW))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -86,7 +87,9 @@ def capturable(device: torch.device) -> Iterator[None]:
 def no_waiting() -> Iterator[None]:
     """Make every operation that synchronises the host with the GPU raise a RuntimeError."""
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():  # torch's own, once in a process: that this mode does not see everything yet
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from engine.loop.optimizer import build_optimizer
 from engine.loop.part import Part, Rules
 from engine.loop.program import Program
 from engine.loop.recorded import Recording, without_trace
-from engine.loop.recorders import CudaGraphs
+from engine.loop.recorders import CudaGraphs, no_waiting
 from engine.loop.steps import Steps
 from tests.conftest import make_method, strided_backbone
 from tests.engine.test_graph import make_feed, small_args
@@ -158,3 +159,21 @@ def test_cached_memory_that_cannot_be_freed_fails_nothing(monkeypatch: pytest.Mo
     free_cached_memory(DEVICE)
     monkeypatch.setattr("pytorch_lightning.accelerators.cuda._clear_cuda_memory", refuse)
     Gpu().teardown()
+
+
+def test_of_torchs_warnings_only_that_of_the_sync_mode_itself_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def set_mode(mode: object) -> None:
+        warnings.warn(
+            "Synchronization debug mode is a prototype feature and does not yet detect all synchronizing operations "
+            "(Triggered internally at Module.cpp:1.)",
+            stacklevel=2,
+        )
+        warnings.warn("another", stacklevel=2)
+
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: "before")
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: set_mode(mode) if mode == "error" else None)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with no_waiting():
+            pass
+    assert [str(each.message) for each in seen] == ["another"]
