@@ -10,7 +10,6 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from consts import NETWORKS, POOL, Architecture
 from layers.convolution import Conv2d
@@ -340,6 +339,8 @@ def block_costs(backbone: Backbone, spec: InputSpec, kind: str) -> list[int]:
     """
     if kind == "equal":
         return [1] * backbone.num_blocks
+    from torch.utils.flop_counter import FlopCounterMode  # here, because it imports triton
+
     x_BCHW = torch.empty(2, spec.num_channels, spec.height, spec.width, device="meta")
     found = []
     for block in copy.deepcopy(backbone.blocks).to("meta"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 
 from model import Backbone
 
@@ -21,6 +20,8 @@ def first_filters(backbone: Backbone) -> Tensor | None:
     convolution = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
     if convolution is None or convolution.in_channels not in _PICTURE_CHANNELS:
         return None
+    from torchvision.utils import make_grid  # here, because it takes seconds
+
     kernels_OCHW = convolution.weight.detach().float().cpu()
     low_O, high_O = kernels_OCHW.flatten(1).amin(1), kernels_OCHW.flatten(1).amax(1)
     span_O = torch.where(high_O > low_O, high_O - low_O, 1.0)

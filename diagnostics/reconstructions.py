@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from datamodules.base import Batch, DataSpec, pixels_of
 from methods._base import Method
@@ -31,6 +30,8 @@ def reconstruction_grids(method: Method, batch: Batch, spec: DataSpec) -> dict[i
 
 
 def _grid(images_BCHW: Tensor, num_columns: int, spec: DataSpec) -> Tensor:
+    from torchvision.utils import make_grid  # here, because it takes seconds
+
     pixels_BCHW = pixels_of(images_BCHW.float().cpu(), spec)
     factor = -(-MIN_TILE // pixels_BCHW.shape[-1])
     pixels_BCHW = pixels_BCHW.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
