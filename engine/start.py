@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import cli
 from consts import PROGRAM
+from engine.loading import quick_imports
 from engine.parallel import world
 from engine.run.console import log_to_terminal
 from utils import UsageError
@@ -28,18 +29,21 @@ def train(command: cli.Command) -> None:
 
     args = command.args
     assert args is not None
-    if world.must_launch(args.run):
+    must_launch = world.must_launch(args.run)
+    if world.is_leader():
+        log_to_terminal()
+    else:
+        logger.remove()
+    if not world.was_launched():  # the command that launched these processes has said it
+        logger.info(first_line(args))
+        for warning in command.warnings:
+            logger.warning(warning)
+    if must_launch:
         from engine.parallel.launch import launch
 
         program = Path(__file__).resolve().parent.parent / PROGRAM
         launch(program, shlex.split(command.text)[1:], world.num_ranks(args.run), args.run.num_replicas)
         return
-    if world.is_leader():
-        log_to_terminal()
-    else:
-        logger.remove()
-    for warning in command.warnings:
-        logger.warning(warning)
     with contextlib.ExitStack() as stack:
         ranks: world.Alone = world.Alone()
         if args.run.layer_parallel == "processes":
@@ -50,6 +54,16 @@ def train(command: cli.Command) -> None:
         teacher = find_teacher(args) if resume is None and ranks.is_leader else None
         if not is_done:
             _train_on(ranks, args, command.text, resume, teacher)
+
+
+def first_line(args: Args) -> str:
+    """What will be trained and where, as far as it is known before torch is loaded, which takes seconds."""
+    going_on = f", going on with {args.run.resume}" if args.run.resume not in (None, "auto") else ""
+    count = args.optim.epochs
+    return (
+        f"Starting: {args.model.model} with {args.method.method} on {args.data.dataset}, {count} "
+        f"epoch{'s' * (count > 1)}, device {args.run.device}{going_on}"
+    )
 
 
 def assemble(args: Args) -> tuple[Method, Splits]:
@@ -107,9 +121,10 @@ def _train_on(
     ranks: world.Alone, args: Args, text: str, resume: Path | None, teacher: tuple[Path, Args] | None
 ) -> None:
     """Train as one of ``ranks``, in a new run folder or in ``resume``; ``teacher`` ranks the images of a curriculum."""
-    from engine.devices import check_precision, use_device
-    from engine.trained import load_trained, rank
-    from engine.trainer import Job, run
+    with quick_imports():
+        from engine.devices import check_precision, use_device
+        from engine.trained import load_trained, rank
+        from engine.trainer import Job, run
 
     with ranks.together():
         device = use_device(ranks.device_name(args.run), deterministic=args.optim.deterministic)

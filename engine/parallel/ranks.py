@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from datamodules.base import Batch
-from engine.parallel.world import LAUNCHED, Alone, Value
+from engine.parallel.world import Alone, Value, was_launched
 from engine.run.signals import StopRequest
 from schemas import RunArgs
 from utils import EXIT_USAGE, UsageError, UserError
@@ -29,7 +29,7 @@ class PeerGone(UserError):
     @property
     def is_told(self) -> bool:  # type: ignore[override]
         """Whether the launcher reports it, which it does if the command itself started the processes."""
-        return LAUNCHED in os.environ
+        return was_launched()
 
 
 class Ranks(Alone):

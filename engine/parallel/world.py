@@ -54,6 +54,11 @@ def is_leader() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def was_launched() -> bool:
+    """Whether the command itself started this process, as one of a run."""
+    return LAUNCHED in os.environ
+
+
 def is_restart() -> bool:
     """Whether torch's launcher has started these processes again after one of them died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
