@@ -16,8 +16,11 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo '  Each takes PY=/path/to/python: use that environment, install nothing.'
 
+# What to type next is for those who typed `make setup`.
+NEXT := Ready. Type `. .venv/bin/activate`, then `python main.py --dgl --dataset digits`, or `make run ARGS="..."` at any time.
 setup: ## make .venv (the other targets do it themselves)
 	@.ci/setup
+	@$(if $(filter setup,$(MAKECMDGOALS)),echo '$(NEXT)')
 
 demo: $(SETUP) ## train with dgl and with back-propagation on small data in the code, and compare
 	@set -e; dir=experiments/demo-$$(date +%Y%m%d-%H%M%S); \

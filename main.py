@@ -6,6 +6,8 @@ errors do not wait for torch.
 
 from __future__ import annotations
 
+import importlib.util
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING
 from consts import PROGRAM
 from engine.parallel.world import is_leader
 from engine.run.signals import signals_end_it
-from utils import EXIT_SIGINT, Interrupted, UserError, printable
+from utils import EXIT_FAILURE, EXIT_SIGINT, Interrupted, UserError, printable
 
 if TYPE_CHECKING:
     import cli
@@ -65,6 +67,17 @@ STOPPED = f"{PROGRAM}: stopped"
 VERBS = {"train": train, "report": report, "evaluate": evaluate, "sweep": sweep, "print_config": print_config}
 
 
+def missing_package(error: ModuleNotFoundError, argv: Sequence[str]) -> str:
+    """What to say where this Python lacks a package; nothing where a package is there and an import in it fails."""
+    name = (error.name or "").partition(".")[0]
+    if not name or importlib.util.find_spec(name) is not None:
+        return ""
+    words = f" ARGS={shlex.quote(shlex.join(argv))}".replace("$", "$$") if argv else ""
+    return (
+        f"{sys.executable} has no module {name!r}: run `make setup`, then `. .venv/bin/activate`, or `make run{words}`"
+    )
+
+
 def main(argv: Sequence[str]) -> int:
     """Run the command ``argv``, and return its exit code."""
     is_verb = list(argv[:1]) in (["report"], ["evaluate"], ["sweep"])
@@ -79,6 +92,12 @@ def main(argv: Sequence[str]) -> int:
         if is_leader() and not error.is_told:
             print(f"{PROGRAM}: error: {printable(error)}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if not (line := missing_package(error, argv)):
+            raise
+        if is_leader():
+            print(f"{PROGRAM}: error: {printable(line)}", file=sys.stderr)
+        return EXIT_FAILURE
     except KeyboardInterrupt as stop:
         if is_leader():
             print(stopped, file=sys.stderr)

@@ -1,16 +1,19 @@
-"""How a command starts: what it says first, and what it loads."""
+"""How a command starts: what it says first, what it loads, and what it says where a package is missing."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import main
 from engine.loading import quick_imports
 
 pytestmark = pytest.mark.timeout(300)
@@ -82,3 +85,53 @@ def test_imports_go_without_the_search_for_garbage_once(fails: bool, monkeypatch
     monkeypatch.setitem(sys.modules, "pytorch_lightning", sys)
     with quick_imports():
         assert gc.isenabled()
+
+
+PACKAGE_ERRORS = {
+    "--device cuda:0 --dgl": "make run ARGS='--device cuda:0 --dgl'`",
+    "": "or `make run`",
+    "--help": "make run ARGS=--help`",
+    "report runs": "make run ARGS='report runs'`",
+    "sweep file.yaml": "make run ARGS='sweep file.yaml'`",
+    "--name a$b": """make run ARGS='--name '"'"'a$$b'"'"''`""",
+}
+
+
+@pytest.mark.parametrize(("words", "end"), PACKAGE_ERRORS.items(), ids=PACKAGE_ERRORS)
+def test_a_python_without_the_packages_is_told_what_to_type(words: str, end: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-S", str(ROOT / "main.py"), *words.split()]  # -S: no site-packages
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert f"{sys.executable} has no module 'pydantic': run `make setup`, then `. .venv/bin/activate`" in done.stderr
+    assert done.stderr.endswith(f"{end}\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_package_that_is_missed_late_leaves_nothing_either(tmp_path: Path) -> None:
+    done = start(SMALL, tmp_path, absent="torch")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "has no module 'torch': run `make setup`" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["loaded.json"]
+
+
+@pytest.mark.parametrize("name", ["numpy.no_such_part", "engine.no_such_part", None])
+def test_an_import_that_fails_inside_a_package_keeps_its_traceback(name, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(command: object) -> None:
+        raise ModuleNotFoundError("planted", name=name)
+
+    monkeypatch.setitem(main.VERBS, "train", fail)
+    with pytest.raises(ModuleNotFoundError, match="planted"):
+        main.main(["--dgl"])
+
+
+@pytest.mark.parametrize(("target", "says"), [("setup", True), ("run", False)])
+def test_make_setup_ends_with_what_to_type_next(target: str, says: bool, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for path in (tmp_path / ".ci/setup", tmp_path / ".venv/bin/python"):
+        path.parent.mkdir(parents=True)
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name not in ("PY", "MAKEFLAGS", "MAKELEVEL")}
+    done = subprocess.run(["make", target], cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("`. .venv/bin/activate`, then `python main.py" in done.stdout) == says
