@@ -160,6 +160,6 @@ PROJECT = "beyond-backprop"
 CONFIG_FILE, COMMAND_FILE, ENVIRONMENT_FILE = "config.yaml", "command.txt", "environment.json"
 METRICS_FILE, SUMMARY_FILE, LOG_FILE, REPORT_FILE = "metrics.jsonl", "summary.json", "run.log", "report.html"
 TRIAL = "trial_"  # begins the name that a sweep gives a run
-CHECKPOINT_DIR, PLOT_DIR, WANDB_DIR = "checkpoints", "plots", "wandb"
+CHECKPOINT_DIR, PLOT_DIR, WANDB_DIR, TENSORBOARD_DIR = "checkpoints", "plots", "wandb", "tensorboard"
 
 RUNNING, DONE, FAILED, INTERRUPTED = "running", "done", "failed", "interrupted"  # `status` in summary.json

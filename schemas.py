@@ -192,6 +192,11 @@ class Args(Section):
 
         return flatten(self.model_dump(mode="json"), reducer=lambda _, name: name)
 
+    def effective(self) -> dict[str, Any]:
+        """Those that have an effect beside the others: no ``momentum`` with Adam, nothing of a rule's unused parts."""
+        fields, facts = self.fields(), self.facts()
+        return {name: value for name, value in self.flat().items() if combine.has_effect(name, fields, facts)}
+
 
 def sections_for(method: str) -> dict[str, type[Section]]:
     """The sections of a run with ``method``: its own takes the place of the general one."""

@@ -15,6 +15,7 @@ from consts import PROGRAM
 from engine.loading import quick_imports
 from engine.parallel import world
 from engine.run.console import log_to_terminal
+from engine.run.tensorboard_log import check_tensorboard
 from utils import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def train(command: cli.Command) -> None:
 
     args = command.args
     assert args is not None
+    if args.run.tensorboard:
+        check_tensorboard()
     must_launch = world.must_launch(args.run)
     if world.is_leader():
         log_to_terminal()

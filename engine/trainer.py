@@ -29,11 +29,13 @@ from engine.observers import Observers
 from engine.parallel.partition import choose_stages
 from engine.parallel.world import Alone
 from engine.run import checkpoint
-from engine.run.console import last_words, log_to_file
+from engine.run.console import log_to_file, places, results, say
+from engine.run.dashboard import Dashboard
 from engine.run.folder import RunFolder
 from engine.run.log import NoLog, RunLog
 from engine.run.provenance import environment
 from engine.run.signals import StopRequest
+from engine.run.tensorboard_log import TensorBoardLog
 from engine.run.wandb_log import WandbLog
 from engine.summary import describe_blocks, introduce, write_summary
 from methods._base import Method
@@ -153,6 +155,7 @@ def _open_log(job: Job, args: Args, state: dict[str, Any] | None, held: contextl
         arithmetic = describe_precision(job.device, args.run.precision)
         folder.write_start(args, job.command, environment(job.device, args.optim.seed) | arithmetic)
         held.enter_context(folder.locked())
+        step = 0
     else:
         folder = RunFolder(job.resume)
         with checkpoint.fitting():
@@ -161,9 +164,10 @@ def _open_log(job: Job, args: Args, state: dict[str, Any] | None, held: contextl
         folder.begin_summary(args)
     held.enter_context(log_to_file(folder.path))
     job.ranks.agree(str(folder.path))
-    tags = [args.method.method, args.model.model, args.data.dataset]
-    wandb = WandbLog(args.run.wandb, folder.path, args.flat(), tags, logger.warning)
-    return RunLog(folder, wandb, partial(reports.refresh, folder.path), logger.warning)
+    dashboards: list[Dashboard] = [WandbLog(args, folder.path, logger.warning)]
+    if args.run.tensorboard:
+        dashboards.append(TensorBoardLog(folder.path, step, logger.warning))
+    return RunLog(folder, dashboards, partial(reports.refresh, folder.path), logger.warning)
 
 
 def _settle(job: Job, state: dict[str, Any] | None) -> Args:
@@ -208,10 +212,11 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
             module.progress.close()
         module.release()
         summary = write_summary(module, status, device, problem) if module.ranks.is_leader else {}
-        module.run_log.close(code)
+        if status == DONE and summary:  # before the dashboards close, which show these lines as well
+            say(results(summary))
+        module.run_log.close(code, summary)
     if module.ranks.is_leader:
-        for line in last_words(folder.path, summary, module.run_log.wandb.mode):
-            logger.info(line)
+        say([*places(folder.path), *module.run_log.addresses])
     return summary
 
 

@@ -14,8 +14,8 @@ from reports.runs import Run, printable
 
 # Settings of seed, storage and logging, which do not define the experiment.
 BOOKKEEPING = {
-    "seed", "name", "path", "data_dir", "download", "wandb", "log_interval", "progress_bar", "resume",
-    "diagnostics",
+    "seed", "name", "path", "data_dir", "download", "wandb", "wandb_project", "wandb_group", "tensorboard",
+    "log_interval", "progress_bar", "resume", "diagnostics",
 }  # fmt: skip
 MAX_VALUE_LENGTH = 40  # of a setting inside a label
 

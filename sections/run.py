@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from consts import DATASETS
+from consts import DATASETS, PROJECT
 from sections.fields import POSITIVE, TRUE_WORDS, Other, Section, list_from_text, setting
 
 PARALLEL = {"layer_parallel": ("threads", "processes", "streams")}
+WANDB = {"wandb": Other("disabled")}
 CURRICULUM = {"curriculum": ("easy_first", "hard_first")}
 _NO_NUL = r"^[^\x00]+$"  # no system takes such a path, and Python has another error for it than for all others
 _ON_DISK = tuple(name for name, facts in DATASETS.items() if facts.on_disk)
@@ -177,6 +178,19 @@ class RunArgs(Section):
     )
     wandb: Literal["auto", "online", "offline", "disabled"] = setting(
         "auto", "where wandb logs; auto: online when logged in, else offline"
+    )
+    wandb_project: Annotated[str, Field(pattern=r"^[^/\\#?%:\x00-\x1f]+$", max_length=128)] | None = setting(
+        None, "project of the run on wandb, at most 128 letters and none of / \\ # ? % :",
+        shown=f"$WANDB_PROJECT, or {PROJECT}", needs=WANDB,
+    )  # fmt: skip
+    wandb_group: Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$", max_length=128)] | None = setting(
+        None,
+        "group of the run on wandb, at most 128 letters",
+        shown="$WANDB_RUN_GROUP, or method, model and data set; of a sweep its folder",
+        needs=WANDB,
+    )
+    tensorboard: bool = setting(
+        False, "write the metrics for TensorBoard as well, into the run folder (needs the extra [tensorboard])"
     )
     log_interval: int = setting(50, "steps between two lines of training metrics", unit="steps", ge=1)
     diagnostics: tuple[Literal["alignment", "probes", "filters", "cka", "confusion"], ...] = setting(

@@ -116,8 +116,8 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def last_words(folder: Path, summary: dict[str, Any], wandb_mode: str) -> Iterable[str]:
-    """The closing lines of a run: its results, and where its files are."""
+def results(summary: dict[str, Any]) -> Iterable[str]:
+    """The closing lines of a run with its results."""
     yield (
         f"Best test accuracy: {percent(summary['best_test_accuracy'])}% (epoch {summary['best_epoch']}, "
         f"chosen on {summary['chosen_on']}); last epoch: {percent(summary['final_test_accuracy'])}%"
@@ -126,9 +126,15 @@ def last_words(folder: Path, summary: dict[str, Any], wandb_mode: str) -> Iterab
     if any(value is not None for value in blocks[:-1]):
         yield "Test accuracy by block (last epoch): " + "  ".join(percent(value) for value in blocks)
     yield f"Training {duration(summary['train_s'])}, {summary['images_per_second']:.0f} images/s"
+
+
+def places(folder: Path) -> Iterable[str]:
+    """The closing lines with where its files are."""
     yield f"Run folder: {folder}"
     yield f"Plots: open {folder / REPORT_FILE}"
-    if wandb_mode == "online":
-        yield "wandb: see your project page"
-    elif wandb_mode == "offline":
-        yield f"wandb: logged offline; upload with: wandb sync {folder}/wandb/offline-run-*"
+
+
+def say(lines: Iterable[str]) -> None:
+    """Log every line."""
+    for line in lines:
+        logger.info(line)

@@ -1,4 +1,4 @@
-"""Write a run's metrics: first to the record on disk, then to W&B and the plots."""
+"""Write a run's metrics: first to the record on disk, then to the dashboards and the plots."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -13,9 +14,9 @@ from torch import Tensor
 
 import reports.confusion
 from consts import CONFUSION, METRICS_FILE, PLOT_DIR
+from engine.run.dashboard import Dashboard
 from engine.run.folder import RunFolder
 from engine.run.lines import Lines
-from engine.run.wandb_log import WandbLog
 from utils import atomic_write
 
 _PLOT_PAUSE_S = 5.0
@@ -24,11 +25,11 @@ _FIRST_PLOT_S = 2.0  # what the first refresh takes, most of it to load matplotl
 
 
 class RunLog:
-    """Appends to ``metrics.jsonl``, mirrors to wandb, and refreshes plots and page now and then.
+    """Appends to ``metrics.jsonl``, mirrors to the dashboards, and refreshes plots and page now and then.
 
     Args:
         folder: the run folder.
-        wandb: the guarded wandb run.
+        dashboards: wandb and the like.
         draw: rebuilds the plots and the page of the folder.
         warn: called with one line at the first failure; training goes on.
 
@@ -37,10 +38,14 @@ class RunLog:
     """
 
     def __init__(
-        self, folder: RunFolder, wandb: WandbLog, draw: Callable[[], None], warn: Callable[[str], None]
+        self,
+        folder: RunFolder,
+        dashboards: Sequence[Dashboard],
+        draw: Callable[[], None],
+        warn: Callable[[str], None],
     ) -> None:
         self.folder = folder
-        self.wandb = wandb
+        self._dashboards = dashboards
         self._draw, self._warn = draw, warn
         with folder.writing(METRICS_FILE):
             self._lines = Lines(folder.path / METRICS_FILE)
@@ -54,7 +59,8 @@ class RunLog:
             self._lines.append(json.dumps(record) + "\n")
         except OSError as error:
             self._warn_once(f"cannot write {METRICS_FILE}: {error.strerror}; training goes on and tries again")
-        self.wandb.log(values)
+        for dashboard in self._dashboards:
+            dashboard.log(kind, values)
 
     @property
     def is_due(self) -> bool:
@@ -62,7 +68,7 @@ class RunLog:
         return time.monotonic() >= self._next_plot
 
     def show(self, pictures: Mapping[str, Tensor], position: Mapping[str, Any]) -> None:
-        """Write (H, W, 3) pictures of uint8 as ``plots/NAME.png``, and show them on the dashboard."""
+        """Write (H, W, 3) pictures of uint8 as ``plots/NAME.png``, and show them on the dashboards."""
         paths = {}
         for name, pixels_HWC in pictures.items():
             path = self.folder.path / PLOT_DIR / f"{name}.png"
@@ -72,20 +78,22 @@ class RunLog:
                 paths[name] = path
             except OSError as error:
                 self._warn_once(f"cannot write {path}: {error.strerror or error}")
-        self.wandb.log_images(paths, position)
+        self._mirror(paths, position)
 
     def show_confusion(
         self, counts: Sequence[Sequence[int]], class_names: Sequence[str], position: Mapping[str, Any]
     ) -> None:
-        """Write labels against guesses as a table and a picture, and show both on the dashboard."""
+        """Write labels against guesses as a table and a picture, and show the picture on the dashboards."""
         try:
             path = reports.confusion.write_confusion(self.folder.path, counts, class_names)
         except Exception as error:  # a failed picture must not end a run
             self._warn_once(f"cannot write {CONFUSION}.csv: {error}")
             return
-        self.wandb.log_images({CONFUSION: path}, position)
-        rows = [[name, *row] for name, row in zip(class_names, counts, strict=True)]
-        self.wandb.log_table(f"{CONFUSION}_table", ["label", *class_names], rows, position)
+        self._mirror({CONFUSION: path}, position)
+
+    def _mirror(self, pictures: Mapping[str, Path], position: Mapping[str, Any]) -> None:
+        for dashboard in self._dashboards:
+            dashboard.show(pictures, position)
 
     def draw(self, *, now: bool = False) -> None:
         """Refresh the plots if enough time has passed since the last time, or ``now``."""
@@ -99,13 +107,19 @@ class RunLog:
         end = time.monotonic()
         self._next_plot = end + max(_PLOT_PAUSE_S, (end - begin) / _PLOT_SHARE)
 
-    def close(self, exit_code: int) -> None:
-        """Close the record and wandb."""
+    def close(self, exit_code: int, summary: Mapping[str, Any]) -> None:
+        """Close the record, and the dashboards with the ``summary`` of the run."""
         try:
             self._lines.close()
         except OSError as error:
             self._warn(f"the last lines of {METRICS_FILE} are lost: {error.strerror}")
-        self.wandb.finish(exit_code)
+        for dashboard in self._dashboards:
+            dashboard.finish(exit_code, summary)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Lines that say where the dashboards are."""
+        return [line for dashboard in self._dashboards if (line := dashboard.address)]
 
     def _warn_once(self, line: str) -> None:
         """Warn at the first failure only: on a full disk every later write fails too."""
@@ -119,6 +133,7 @@ class NoLog(RunLog):
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
+        self._dashboards = ()
 
     is_due = False
 
@@ -128,7 +143,7 @@ class NoLog(RunLog):
     def draw(self, *, now: bool = False) -> None:
         """Nothing."""
 
-    def close(self, exit_code: int) -> None:
+    def close(self, exit_code: int, summary: Mapping[str, Any]) -> None:
         """Nothing."""
 
 

@@ -7,73 +7,86 @@ dashboard only.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from consts import ACCURACY, PROJECT, TEST, VAL, WANDB_DIR, metric_name
+from loguru import logger
+
+from consts import PROJECT, TRIAL, WANDB_DIR
+from engine.run.dashboard import Dashboard, one_line
+from schemas import Args
 from sections.run import RunArgs
 from utils import write_text
 
 _INIT_TIMEOUT_S, _FINISH_TIMEOUT_S = 20, 30
 _ID_FILE, _ID = "id.txt", re.compile("[0-9a-z]{8}")
+_MAX_GROUP, _MAX_TAG = 128, 64  # characters; wandb refuses more
+_LINE = "{time:YYYY-MM-DD HH:mm:ss} | {message}"  # of the Logs tab
 
 
-class WandbLog:
-    """One wandb run, or nothing where wandb is disabled, missing or broken.
+class WandbLog(Dashboard):
+    """One wandb run, or nothing where wandb is disabled, missing or broken; imported only where it is wanted.
 
     Args:
-        mode: value of ``--wandb``.
+        args: the settings of the run.
         folder: the run folder; wandb's files go to ``wandb/`` in it.
-        config: flat settings.
-        tags: shown beside the run.
         warn: called with one line when something is not as asked.
     """
 
-    def __init__(
-        self, mode: str, folder: Path, config: Mapping[str, Any], tags: list[str], warn: Callable[[str], None]
-    ) -> None:
-        self._run: Any = None
-        self._warn, self._folder = warn, folder
-        self.mode = mode
-        if mode == "disabled":
-            return
-        try:
-            import wandb
-        except ImportError:
-            warn("wandb is not installed: nothing is logged to it")
-            self.mode = "disabled"
-            return
-        try:
-            wandb.setup(settings=wandb.Settings(silent=True))  # its messages are reported here, in one line
-        except Exception as error:  # an invalid environment variable or settings file of wandb
-            self._give_up(error)
-            return
-        self.mode = _mode(mode, wandb, warn)
-        if self.mode == "disabled":
-            return
-        (folder / WANDB_DIR).mkdir(exist_ok=True)
-        try:
-            self._start(wandb, folder, config, tags)
-        except Exception as error:
-            if self.mode == "offline":
-                self._give_up(error)
-                return
-            warn(f"wandb cannot be reached ({_line(error)}): logging offline; {self._hint(folder)}")
-            self.mode = "offline"
-            try:
-                wandb.teardown(exit_code=1)  # its service still holds the run's id, and would reject it
-                self._start(wandb, folder, config, tags)
-            except Exception as second:
-                self._give_up(second)
+    def __init__(self, args: Args, folder: Path, warn: Callable[[str], None]) -> None:
+        super().__init__("wandb", warn)
+        self._args, self._folder, self._sink = args, folder, -1
+        self._mode: str = args.run.wandb
+        if self._mode != "disabled":
+            self._guarded(self._open)
 
-    def _start(self, wandb: Any, folder: Path, config: Mapping[str, Any], tags: list[str]) -> None:
+    def _open(self) -> None:
+        """Choose between online and offline, and start; what cannot be reached is logged offline."""
+        import wandb
+
+        wandb.setup(settings=wandb.Settings(silent=True))  # its messages are reported here, in one line
+        if self._mode == "auto":
+            self._guarded(self._choose_mode, self._refused)
+        if self._mode == "disabled":
+            return
+        (self._folder / WANDB_DIR).mkdir(exist_ok=True)
+        self._guarded(self._start, self._start_offline if self._mode == "online" else None)
+
+    def _choose_mode(self) -> None:
+        """Resolve ``auto``; never prompts and never uses the network."""
+        import wandb
+
+        if chosen := os.environ.get("WANDB_MODE"):
+            self._mode = chosen if chosen in ("online", "offline", "disabled") else "offline"
+        elif wandb.login(prompt=False, verify=False):
+            self._mode = "online"
+        else:
+            self._mode = "offline"
+            self._warn("not logged in to wandb: logging offline (`wandb login`, or --wandb disabled to leave it out)")
+
+    def _refused(self, error: Exception) -> None:
+        self._warn(f"wandb refuses the stored key ({one_line(error)}): logging offline")
+        self._mode = "offline"
+
+    def _start_offline(self, error: Exception) -> None:
+        import wandb
+
+        hint = f"`wandb sync {self._folder / WANDB_DIR}/offline-*` uploads it later"
+        self._warn(f"wandb cannot be reached ({one_line(error)}): logging offline; {hint}")
+        self._mode = "offline"
+        wandb.teardown(exit_code=1)  # its service still holds the run's id, and would reject it
+        self._start()
+
+    def _start(self) -> None:
         """Open the run; a resumed run keeps its id."""
-        id_file = folder / WANDB_DIR / _ID_FILE
+        import wandb
+
+        id_file = self._folder / WANDB_DIR / _ID_FILE
         before = id_file.read_text(errors="replace").strip() if id_file.exists() else ""
         # The agent of a sweep sets the run's id, and would not see a run with another one.
         new_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
@@ -88,101 +101,69 @@ class WandbLog:
             silent=True,
         )
         self._run = wandb.init(
-            project=PROJECT, dir=str(folder.absolute()), id=run_id, resume="allow", name=folder.name,
-            config=dict(config), tags=tags, mode=self.mode, settings=settings, group=_study(folder),
+            project=self._args.run.wandb_project or os.environ.get("WANDB_PROJECT") or PROJECT,
+            name=os.environ.get("WANDB_NAME") or self._folder.name,
+            group=self._args.run.wandb_group or os.environ.get("WANDB_RUN_GROUP") or default_group(self._args),
+            tags=tags(self._args), config=self._args.effective(), dir=str(self._folder.absolute()), id=run_id,
+            resume="allow", mode=self._mode, settings=settings,
         )  # fmt: skip
-        self._run.define_metric("step")
+        offline = f"wandb: logged offline; upload with: wandb sync {self._folder / WANDB_DIR}/offline-run-*"
+        self.address = f"wandb: see {self._run.url}" if self._mode == "online" else offline
+        for name in ("step", "epoch", "time_s"):  # panels of their own would say nothing
+            self._run.define_metric(name, hidden=True)
         self._run.define_metric("*", step_metric="step")
-        for split in (TEST, VAL):
-            self._run.define_metric(metric_name(split, ACCURACY), step_metric="step", summary="max")
+        # The lines of the run, and not the terminal, whose progress bar would fill the Logs tab.
+        self._sink = logger.add(self._write_line, format=_LINE, colorize=False)
 
-    @staticmethod
-    def _hint(folder: Path) -> str:
-        return f"`wandb sync {folder / WANDB_DIR}/offline-*` uploads it later"
+    def _write_line(self, line: str) -> None:
+        run = self._run
+        if run is not None:  # a failure is not reported here, inside a report; the next metrics will
+            self._guarded(lambda: run.write_logs(line), lambda error: None)
 
     def _give_up(self, error: Exception) -> None:
-        run, self._run, self.mode = self._run, None, "disabled"
-        if run is not None:
-            with contextlib.suppress(Exception):  # otherwise a later run of this process would get this one
-                run.finish(exit_code=1)
-        self._warn(f"wandb failed ({_line(error)}): going on without it; {_record()}")
+        run = self._run
+        if run is not None:  # otherwise a later run of this process would get this one
+            self._guarded(partial(run.finish, exit_code=1), lambda second: None)
+        super()._give_up(error)
 
-    def log(self, values: Mapping[str, Any]) -> None:
-        """Log one line of metrics. The first failure ends the logging, not the training."""
-        if self._run is None:
-            return
-        try:
-            self._run.log(dict(values))
-        except Exception as error:
-            self._give_up(error)
+    def _log(self, values: Mapping[str, Any]) -> None:
+        self._run.log(dict(values))
 
-    def log_images(self, paths: Mapping[str, Path], position: Mapping[str, Any]) -> None:
-        """Log pictures by name beside the metrics of ``position`` (step and epoch)."""
-        if self._run is None or not paths:
-            return
-        try:
-            import wandb
+    def _show(self, pictures: Mapping[str, Path], position: Mapping[str, Any]) -> None:
+        import wandb
 
-            self._run.log({name: wandb.Image(str(path)) for name, path in paths.items()} | dict(position))
-        except Exception as error:
-            self._give_up(error)
+        self._run.log({name: wandb.Image(str(path)) for name, path in pictures.items()} | dict(position))
 
-    def log_table(
-        self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], position: Mapping[str, Any]
-    ) -> None:
-        """Log a table beside the metrics of ``position`` (step and epoch)."""
-        if self._run is None:
-            return
-        try:
-            import wandb
+    def finish(self, exit_code: int = 0, summary: Mapping[str, Any] | None = None) -> None:
+        """Add the ``summary``, and close; returns within the time-out even if the network is down."""
+        self._guarded(partial(logger.remove, self._sink), lambda error: None)  # unless it was never added
+        super().finish(exit_code, summary)
 
-            table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
-            self._run.log({name: table} | dict(position))
-        except Exception as error:
-            self._give_up(error)
+    def _finish(self, exit_code: int, summary: Mapping[str, Any]) -> None:
+        self._run.summary.update({name: value for name, value in summary.items() if not isinstance(value, list)})
+        self._guarded(partial(self._run.finish, exit_code=exit_code), self._unfinished)
 
-    def finish(self, exit_code: int = 0) -> None:
-        """Close the run; returns within the time-out even if the network is down."""
-        if self._run is None:
-            return
-        try:
-            self._run.finish(exit_code=exit_code)
-        except TimeoutError:
-            self.mode = "disabled"  # the closing lines would link to an incomplete page
-            self._warn(
-                f"wandb was not done after {_FINISH_TIMEOUT_S} s; {_record()}, and "
-                f"`wandb sync {self._folder / WANDB_DIR}/*run-*` uploads the rest"
-            )
-        except Exception as error:
-            self._give_up(error)
-        self._run = None
+    def _unfinished(self, error: Exception) -> None:
+        if not isinstance(error, TimeoutError):
+            raise error
+        self.address = ""  # its page is incomplete
+        self._warn(
+            f"wandb was not done after {_FINISH_TIMEOUT_S} s; metrics.jsonl has everything, and "
+            f"`wandb sync {self._folder / WANDB_DIR}/*run-*` uploads the rest"
+        )
 
 
-def _mode(mode: str, wandb: Any, warn: Callable[[str], None]) -> str:
-    """Resolve ``auto``; never prompts and never uses the network."""
-    if mode != "auto":
-        return mode
-    if chosen := os.environ.get("WANDB_MODE"):
-        return chosen if chosen in ("online", "offline", "disabled") else "offline"
-    try:
-        if wandb.login(prompt=False, verify=False):
-            return "online"
-    except Exception as error:
-        warn(f"wandb refuses the stored key ({_line(error)}): logging offline")
-        return "offline"
-    warn("not logged in to wandb: logging offline (`wandb login`, or --wandb disabled to leave it out)")
-    return "offline"
+def default_group(args: Args) -> str:
+    """What the dashboard groups runs by: of a sweep its folder, else method, model and data set, whatever the seed."""
+    if args.run.name.startswith(TRIAL):
+        return Path(args.run.path).resolve().name[:_MAX_GROUP]
+    return f"{args.method.method} {args.model.model} {args.data.dataset}"
 
 
-def _study(folder: Path) -> str | None:
-    """What the dashboard groups runs by: a sweep's name, or the folder that ``--path`` gave several runs together."""
-    parent = folder.resolve().parent.name
-    return os.environ.get("WANDB_RUN_GROUP") or (None if parent == RunArgs.model_fields["path"].default else parent)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def _record() -> str:
-    return "metrics.jsonl has everything"
+def tags(args: Args) -> list[str]:
+    """Method, model, data set, the folder that ``--path`` gave several runs together, and those of ``WANDB_TAGS``."""
+    parent = Path(args.run.path).resolve().name
+    given = [word.strip() for word in os.environ.get("WANDB_TAGS", "").split(",")]
+    study = [] if parent == RunArgs.model_fields["path"].default else [parent[:_MAX_TAG]]
+    words = [args.method.method, args.model.model, args.data.dataset, *study, *given]
+    return [*dict.fromkeys(filter(None, words))]

@@ -114,20 +114,39 @@ def test_bp_and_dgl_start_from_the_same_network(run, monkeypatch: pytest.MonkeyP
             torch.testing.assert_close(one[name], other[name], rtol=0, atol=1e-25, msg=name)
 
 
+def inspect(folder: Path, *words: str) -> str:
+    """A run's wandb files, as wandb itself reads them."""
+    [offline] = (folder / "wandb").glob("offline-run-*")
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", *words, str(offline)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def test_wandb_offline_holds_the_run(run) -> None:
     assert run("--dgl", "--wandb", "offline") == 0
-    [wandb_folder] = (run.last / "wandb").glob("offline-run-*")
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(wandb_folder)]
-    lines = [
-        json.loads(line)
-        for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    ]
-    text = json.dumps(lines)
-    config = next(line["run"]["config"]["update"] for line in lines if line["type"] == "run")
-    assert (config["method"], config["epochs"], config["learning_rate"]) == ("dgl", 3, 0.05)
-    assert sum(line["type"] == "history" for line in lines) == len(run.records())
-    assert "test/block_01/accuracy" in text
-    assert any(line["type"] == "exit" or "exit" in line for line in lines)
+    lines = [json.loads(line) for line in inspect(run.last).splitlines()]
+    history = [set(line["history"]["item"]) for line in lines if line["type"] == "history"]
+    assert len(history) == len(run.records())
+    panels = {name for names in history for name in names if not name.startswith("_")}
+    hidden = {line["metric"]["name"] for line in lines if line.get("metric", {}).get("options", {}).get("hidden")}
+    assert hidden == {"step", "epoch", "time_s"}
+    assert "test/block_01/accuracy" in panels and not [name for name in panels if "block_02" in name]
+    said = "".join(line["output_logger"]["line"] for line in lines if line["type"] == "output_logger")
+    assert "Training VGGs with dgl" in said and "Epoch 3/3" in said and "Best test accuracy" in said
+    assert lines[-1]["type"] == "exit"
+
+
+def test_wandb_has_the_summary_of_the_run_and_its_own_settings_only(run) -> None:
+    assert run("--wandb", "offline", "--wandb_project", "mine", "--wandb_group", "ours") == 0
+    told, summary = json.loads(inspect(run.last, "--summary")), run.summary()
+    for key in (
+        "status", "best_test_accuracy", "best_epoch", "final_test_accuracy", "num_parameters", "peak_memory_bytes",
+        "images_per_second",
+    ):  # fmt: skip
+        assert told["summary"][key] == summary[key], key
+    assert told["project"] == "mine"
+    config = told["config"]
+    assert (config["method"], config["epochs"], config["learning_rate"]) == ("bp", 3, 0.05)
+    assert not {"pred_aux_type", "curriculum_start", "lr_gamma"} & set(config)
 
 
 def test_wandb_has_the_reconstructions(run) -> None:

@@ -22,7 +22,7 @@ def test_drawing_takes_a_fiftieth_of_the_training_at_most(
         clock.now += max(draw_s, run_log._FIRST_PLOT_S) if not clock.drawn else draw_s
         clock.drawn += 1
 
-    log = run_log.RunLog(RunFolder(tmp_path), SimpleNamespace(finish=lambda code: None), draw, print)
+    log = run_log.RunLog(RunFolder(tmp_path), [], draw, print)
     trained = 0.0
     while trained < 4000:
         clock.now += epoch_s
@@ -32,4 +32,4 @@ def test_drawing_takes_a_fiftieth_of_the_training_at_most(
             assert clock.now - trained <= 0.021 * trained
     assert clock.now - trained <= 0.021 * trained
     assert clock.drawn >= 4
-    log.close(0)
+    log.close(0, {})

@@ -57,11 +57,16 @@ class FakeWandb:
 
     def history(self) -> list[dict[str, Any]]:
         """The lines of metrics that arrived."""
+        return [json.loads(line) for line in self._lines_of("wandb-history.jsonl")]
+
+    def console(self) -> str:
+        """What the Logs tab shows."""
+        return "\n".join(self._lines_of("output.log"))
+
+    def _lines_of(self, file: str) -> list[str]:
         contents = [json.loads(body) for body in self.bodies if body.startswith("{")]
         files = [content["files"] for content in contents if "files" in content]
-        return [
-            json.loads(line) for part in files for line in part.get("wandb-history.jsonl", {"content": []})["content"]
-        ]
+        return [line for part in files for line in part.get(file, {"content": []})["content"]]
 
 
 def _answer(operation: str, variables: dict[str, Any], url: str) -> dict[str, Any]:
