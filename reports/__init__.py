@@ -49,8 +49,7 @@ def report(paths: Sequence[Path], out: Path | None = None) -> str:
         UserError: a path holds no run, or ``out`` cannot be written.
     """
     from reports.canvas import render, write_bytes
-    from reports.figures import comparison_figure
-    from reports.overview import comparison_pictures
+    from reports.overview import comparison_figure, comparison_pictures
     from reports.page import write_page
     from reports.table import comparison_table, write_csv
 
@@ -63,7 +62,7 @@ def report(paths: Sequence[Path], out: Path | None = None) -> str:
     files = [out / name for name in (REPORT_FILE, "runs.csv", "comparison.png", *(f"{name}.svg" for name in pictures))]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_page(runs, files[0], title, pictures if len(runs) > 1 else None)
+        write_page(runs, files[0], title)
         write_csv(runs, files[1])
         write_bytes(files[2], render(comparison_figure(runs), "png"))
         for file, svg in zip(files[3:], pictures.values(), strict=True):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reports.canvas import canvas
-from reports.figures import group_legend, group_looks, line_styles, plot_spread
+from reports.canvas import CARD, canvas
 from reports.files import finite
 from reports.groups import Group, Spread, differing, group_runs, label_of
+from reports.looks import LEGEND_WIDTH, legend, looks_of, plot_spread
 from reports.runs import Run
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def varied_number(groups: Sequence[Group]) -> str | None:
     return name if name is not None and numbers[name] >= MIN_VALUES else None
 
 
-def against_figure(runs: Sequence[Run]) -> Figure | None:
-    """Final test accuracy over the values of `varied_number`; None without such a setting."""
+def against_figure(runs: Sequence[Run], *, card: bool = False) -> Figure | None:
+    """Final test accuracy over the values of `varied_number`, for a file or as a card; None without such a setting."""
     groups = group_runs(runs)
     name = varied_number(groups)
     if name is None:
@@ -44,21 +44,22 @@ def against_figure(runs: Sequence[Run]) -> Figure | None:
             labels[key] = label_of(bare, names)
             lines.setdefault(key, {})[value] = found
     lines = {key: dict(sorted(line.items())) for key, line in lines.items() if len(line) >= MIN_VALUES}
-    return _draw(lines, [labels[key] for key in lines], name) if lines else None
+    return _draw(lines, [labels[key] for key in lines], name, card=card) if lines else None
 
 
-def _draw(lines: dict[str, dict[float, Spread]], labels: Sequence[str], name: str) -> Figure:
-    looks, styles = group_looks(len(lines)), line_styles(len(lines))
-    with canvas(9.0, 3.6 + 0.2 * len(lines) / 3) as figure:
+def _draw(lines: dict[str, dict[float, Spread]], labels: Sequence[str], name: str, *, card: bool) -> Figure:
+    looks = [look._replace(number=None) for look in looks_of(labels)]  # these lines are no groups
+    with canvas(*(CARD if card else (9.0, 3.6 + 0.2 * len(lines) / 3))) as figure:
         axes = figure.subplots()
-        for line, (colour, marker), style in zip(lines.values(), looks, styles, strict=True):
-            plot_spread(axes, line, colour, marker=marker, linestyle=style)
+        for line, look in zip(lines.values(), looks, strict=True):
+            plot_spread(axes, line, look, marker=look.marker, linestyle=look.style)
         values = sorted({value for line in lines.values() for value in line})
         if values[0] > 0 and values[-1] / values[0] >= LOG_RATIO:
             axes.set_xscale("log")
-        if len(values) <= 12:
+        if len(values) <= (7 if card else 12):
             axes.set_xticks(values, [f"{value:g}" for value in values])
             axes.set_xticks([], minor=True)
-        axes.set(xlabel=name, ylabel="final test accuracy (%)")
-        group_legend(figure, labels, looks, styles)
+        axes.set(xlabel=name, title="final test accuracy (%)")
+        if len(lines) > 1:
+            legend(figure, looks, markers=False, width=50 if card else LEGEND_WIDTH)
     return figure

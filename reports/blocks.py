@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from consts import ACCURACY, ALIGNMENT, GRADIENT_RATIO, INSIDE, PROBE_ACCURACY, TEST, metric_name
-from reports.canvas import INK, canvas, integer_axis, ratio_axis
+from reports.canvas import INK, integer_axis, ratio_axis
 from reports.columns import NOTHING
-from reports.figures import group_legend, group_looks, plot_spread
 from reports.files import MAX_BLOCKS, finite
-from reports.groups import Group, Spread, group_runs, spread
+from reports.groups import Group, Spread, spread
+from reports.looks import Look, plot_spread
 from reports.runs import Run
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 REFERENCE = "bp"  # the method that the others are compared with, if present
 
@@ -104,30 +105,23 @@ def _difference_rows(groups: Sequence[Group], reference: Group) -> Iterator[list
                 yield [quantity.title, group.title, *cells]
 
 
-def has_differences(groups: Sequence[Group]) -> bool:
-    """Whether a quantity other than accuracy was measured for the blocks of at least two groups."""
-    return any(sum(any(quantity.of_group(group)) for group in groups) > 1 for quantity in QUANTITIES[1:])
+def difference_panels(groups: Sequence[Group]) -> dict[str, Callable[..., None]]:
+    """A panel per quantity that was measured for the blocks of at least two groups, accuracy aside."""
+    return {
+        quantity.name: partial(_quantity_panel, quantity)
+        for quantity in QUANTITIES[1:]
+        if sum(any(quantity.of_group(group)) for group in groups) > 1
+    }
 
 
-def difference_figure(runs: Sequence[Run]) -> Figure:
-    """One panel per quantity, with one line over the blocks per group."""
-    groups = group_runs(runs)
-    looks = group_looks(len(groups))
-    measured = {quantity: [quantity.of_group(group) for group in groups] for quantity in QUANTITIES}
-    found = {quantity: values for quantity, values in measured.items() if any(map(any, values))}
-    with canvas(9.0, 3.1 * -(-len(found) // 2) + 0.4 + 0.2 * len(groups) / 3) as figure:
-        panels = figure.subplots(-(-len(found) // 2), 2, squeeze=False).flatten()
-        for axes, (quantity, values) in zip(panels, found.items(), strict=False):
-            for each, (colour, marker) in zip(values, looks, strict=True):
-                known = {block: value for block, value in enumerate(each) if value is not None}
-                if known:
-                    plot_spread(axes, known, colour, marker=marker)
-            if quantity.name == GRADIENT_RATIO:
-                ratio_axis(axes)
-                axes.axhline(1, color=INK, linewidth=0.8)
-            axes.set_ylabel(quantity.title)
-            integer_axis(axes, "block")
-        for axes in panels[len(found) :]:
-            axes.set_axis_off()
-        group_legend(figure, [group.title for group in groups], looks)
-    return figure
+def _quantity_panel(quantity: Quantity, axes: Axes, groups: Sequence[Group], looks: Sequence[Look]) -> None:
+    """One line over the blocks per group."""
+    for group, look in zip(groups, looks, strict=True):
+        known = {block: value for block, value in enumerate(quantity.of_group(group)) if value is not None}
+        if known:
+            plot_spread(axes, known, look, marker=look.marker)
+    if quantity.name == GRADIENT_RATIO:
+        ratio_axis(axes)
+        axes.axhline(1, color=INK, linewidth=0.8)
+    axes.set_title(quantity.title)
+    integer_axis(axes, "block")

@@ -7,8 +7,11 @@ of ``pyplot``, which would open windows and keep figures in memory.
 from __future__ import annotations
 
 import io
+import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,18 +28,22 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 PNG_DPI = 200  # twice the width of a README, for dense screens
 FONT_PT = 9.0
+CARD = (4.0, 2.8)  # inches of a figure on a page: three beside each other on a laptop, one on a phone, in one type size
 
 _STYLE: dict[str, Any] = {
     "svg.hashsalt": "beyond-backprop",  # otherwise identifiers are random
-    "svg.fonttype": "path",  # otherwise the text depends on the reader's fonts
+    "svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"],  # text stays text; a page sets it in its own font
     "text.parse_math": False,  # a dollar in a run's name is a dollar
-    "font.size": FONT_PT, "axes.titlesize": FONT_PT + 1, "axes.titlelocation": "left",
+    "font.size": FONT_PT, "axes.titlesize": FONT_PT, "legend.fontsize": FONT_PT,
+    "axes.labelsize": FONT_PT, "xtick.labelsize": FONT_PT, "ytick.labelsize": FONT_PT,
+    "axes.titlelocation": "left",
     "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.7, "axes.axisbelow": True,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
     "legend.frameon": False, "lines.linewidth": 1.8, "lines.markersize": 4.5,
 }  # fmt: skip
+_SERIES_ID = re.compile(r' id="series-(\d+)"')
 _METADATA: dict[str, dict[str, None]] = {  # a date or a version would change a committed figure without reason
     "svg": dict.fromkeys(("Date", "Creator", "Format", "Type")),
     "png": {"Software": None},
@@ -62,11 +69,48 @@ def canvas(width: float, height: float) -> Iterator[Figure]:
 
 
 def render(figure: Figure, kind: str) -> bytes:
-    """The figure as an ``svg`` or ``png`` file."""
+    """The figure as an ``svg`` or ``png`` file; an SVG holds the values of its named curves, for a page's script."""
     buffer = io.BytesIO()
     with _style():
         figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=_METADATA[kind])
-    return buffer.getvalue()
+    if kind != "svg":
+        return buffer.getvalue()
+    svg = _SERIES_ID.sub(r' data-series="\1"', buffer.getvalue().decode())  # several parts may belong to one series
+    values = curve_values(figure)
+    return (svg.replace("<svg ", f'<svg data-values="{escape(json.dumps(values))}" ', 1) if values else svg).encode()
+
+
+def series(number: int | None) -> str | None:
+    """The ``gid`` of every part of series ``number`` of a figure, by which a page shows and hides it."""
+    return None if number is None else f"series-{number}"
+
+
+def curve_values(figure: Figure) -> list[dict[str, Any]]:
+    """Of every panel with labelled curves its box, its x axis' name, and of each curve the points as they are read.
+
+    Places are in the units of the SVG: points from the upper left corner.
+    """
+    scale, height = 72 / figure.dpi, 72 * figure.get_size_inches()[1]
+    panels = []
+    for axes in figure.axes:
+        curves = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
+        form = "{:.2f} %" if "(%)" in axes.get_ylabel() + axes.get_title(loc="left") else "{:.4g}"
+        found = []
+        for line in curves:
+            values: Any = line.get_xydata()
+            places = [(round(x * scale, 1), round(height - y * scale, 1)) for x, y in axes.transData.transform(values)]
+            points = [[*place, f"{x:.6g}", form.format(y)] for place, (x, y) in zip(places, values, strict=True)]
+            match = _SERIES_ID.fullmatch(f' id="{line.get_gid()}"')
+            number = int(match[1]) if match else None
+            found.append({"series": number, "name": line.get_label(), "colour": line.get_color(), "points": points})
+        if found:
+            (left, low), (right, high) = axes.get_window_extent().get_points()
+            box = [
+                round(number, 1)
+                for number in (left * scale, height - high * scale, right * scale, height - low * scale)
+            ]
+            panels.append({"box": box, "x": axes.get_xlabel(), "curves": found})
+    return panels
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -54,7 +54,7 @@ def confusion_figure(counts: Sequence[Sequence[int]], class_names: Sequence[str]
             for column, value in enumerate(values):
                 if value >= 0.5:
                     shade = "#ffffff" if value > 50 else "#000000"
-                    axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=shade, fontsize=8)
+                    axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=shade)
         if few:
             names = [printable(name)[:MAX_NAME] for name in class_names]
             axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")

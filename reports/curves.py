@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reports.canvas import PALETTE, integer_axis, label_ends, say_nothing_yet
@@ -14,19 +14,19 @@ NO_VALUES = "no values to show yet"
 MAX_MARKED_EPOCHS = 30  # with more points, markers hide the curve
 
 
-def plot(axes: Axes, curve: dict[int, float], colour: str) -> None:
-    """Draw a curve by epoch."""
+def plot(axes: Axes, curve: Mapping[int, float], colour: str, name: str) -> None:
+    """Draw a curve by epoch or step."""
     marker = "o" if len(curve) <= MAX_MARKED_EPOCHS else ""
-    axes.plot(list(curve), list(curve.values()), color=colour, marker=marker, markersize=3)
+    axes.plot(list(curve), list(curve.values()), color=colour, marker=marker, markersize=3, label=name)
 
 
-def finish(axes: Axes, ends: Sequence[tuple[float, str, str]], label: str) -> None:
-    """Name the axes, and the curves at their ends (last value, text, colour)."""
-    axes.set_ylabel(label)
-    integer_axis(axes, "epoch")
+def finish(axes: Axes, ends: Sequence[tuple[float, str, str]], title: str, along: str = "epoch") -> None:
+    """Name the figure and its x axis, and the curves at their ends (last value, text, colour)."""
+    axes.set_title(title)
+    integer_axis(axes, along)
     if ends:
         label_ends(axes, ends)
-    else:
+    elif not axes.has_data():
         say_nothing_yet(axes, NO_VALUES)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from itertools import zip_longest
 from statistics import fmean, stdev
 from typing import Any
 
 from consts import DONE, TRIAL
+from reports.files import finite
 from reports.runs import Run, printable
 
 # Settings of seed, storage and logging, which do not define the experiment.
@@ -17,6 +19,7 @@ BOOKKEEPING = {
     "seed", "name", "path", "data_dir", "download", "wandb", "wandb_project", "wandb_group", "tensorboard",
     "log_interval", "progress_bar", "resume", "diagnostics",
 }  # fmt: skip
+MAX_DIGITS = 12  # of a number; beyond, it is rounded and has an exponent
 MAX_VALUE_LENGTH = 40  # of a setting inside a label
 
 
@@ -80,17 +83,33 @@ def spread(values: Sequence[float | None]) -> Spread | None:
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Groups in the order in which their first runs come, each with a label of its own."""
+    """Groups by final test accuracy, the best first, each with a label of its own."""
     together: dict[str, list[Run]] = {}
     for run in runs:
         settings = _comparable(run)
         # A run without settings cannot be assigned to a group.
         together.setdefault(repr(sorted(settings.items())) if run.config else f"alone: {run.folder}", []).append(run)
     groups = [Group("", _comparable(members[0]), tuple(members)) for members in together.values()]
+    groups.sort(key=_final, reverse=True)
     if given := _given_names(groups):
         return [replace(group, label=name) for group, name in zip(groups, given, strict=True)]
-    names = differing([group.settings for group in groups])
+    names = _telling(groups)
     return _told_apart([replace(group, label=label_of(group, names)) for group in groups], names)
+
+
+def _final(group: Group) -> float:
+    final = group.spread("final_test_accuracy")
+    return float("-inf") if final is None else final.mean
+
+
+def _telling(groups: Sequence[Group]) -> list[str]:
+    """The settings in which groups differ, without those that only some methods have and each has one value of."""
+    by_method: dict[str, list[Group]] = {}
+    for group in groups:
+        by_method.setdefault(str(group.settings.get("method")), []).append(group)
+    within = {name for alike in by_method.values() for name in differing([group.settings for group in alike])}
+    names = differing([group.settings for group in groups])
+    return [name for name in names if name in within or all(name in group.settings for group in groups)]
 
 
 def _given_names(groups: Sequence[Group]) -> list[str]:
@@ -143,6 +162,20 @@ def _comparable(run: Run) -> dict[str, Any]:
     return settings
 
 
+def spoken(value: Any) -> str:
+    """A setting's value as a person writes it: ``yes``, ``none``, ``0.00001``, ``0.5, 0.75``."""
+    if value is None or value in ([], ""):
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(spoken, value))
+    if isinstance(value, float) and finite(value) is not None:
+        short = f"{Decimal(f'{value:.10g}'):f}"
+        return short if len(short) <= MAX_DIGITS else f"{value:.4g}"
+    return str(value)
+
+
 def label_of(group: Group, names: Iterable[str]) -> str:
     """``dgl learning_rate=0.1 is_direct_global``; disabled switches and unset values are omitted."""
     words = [str(group.settings.get("method", group.runs[0].name))]
@@ -150,7 +183,7 @@ def label_of(group: Group, names: Iterable[str]) -> str:
         value = group.settings.get(name)
         if name == "method" or value is None or value is False:
             continue
-        text = str(value)
+        text = spoken(value)
         text = text if len(text) <= MAX_VALUE_LENGTH else text[: MAX_VALUE_LENGTH - 3] + "..."
         words.append(name if value is True else f"{name}={text}")
     return printable(" ".join(words))

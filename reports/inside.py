@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from consts import ACCURACY, ALIGNMENT, CKA, GRADIENT_RATIO, INSIDE, PROBE_ACCURACY, TEST, block_name, metric_name
-from reports.canvas import INK, PALETTE, canvas, integer_axis, ratio_axis, say_nothing_yet
+from reports.canvas import CARD, INK, PALETTE, canvas, integer_axis, ratio_axis, say_nothing_yet
 from reports.curves import NO_VALUES, finish, plot, ramp
 from reports.files import MAX_BLOCKS
 from reports.heat_map import similarity_figure
@@ -23,7 +23,9 @@ def inside_figures(run: Run) -> dict[str, Callable[[Run], Figure]]:
     names = {name for line in run.epochs for name in line}
     wanted = {
         "alignment": (rf"{INSIDE}/block_\d+/{ALIGNMENT}", _alignment_figure),
+        "gradient_ratio": (rf"{INSIDE}/block_\d+/{GRADIENT_RATIO}", _ratio_figure),
         "probes": (rf"{INSIDE}/block_\d+/{PROBE_ACCURACY}", _probes_figure),
+        "probes_last": (rf"{INSIDE}/block_\d+/{PROBE_ACCURACY}", _last_probes_figure),
         "cka": (rf"{INSIDE}/block_\d+/{CKA}block_\d+", _cka_figure),
     }
     return {key: draw for key, (form, draw) in wanted.items() if any(re.fullmatch(form, str(name)) for name in names)}
@@ -36,42 +38,54 @@ def by_block(run: Run, quantity: str) -> dict[int, dict[int, float]]:
 
 
 def _alignment_figure(run: Run) -> Figure:
-    """Left the cosine with back-prop's gradient by epoch, right the ratio of the norms."""
-    with canvas(9.0, 3.4) as figure:
-        left, right = figure.subplots(1, 2)
-        left.axhline(0, color=INK, linewidth=0.8)
-        _draw_blocks(left, by_block(run, ALIGNMENT), "cosine with back-prop's gradient")
-        right.axhline(1, color=INK, linewidth=0.8)
-        _draw_blocks(right, by_block(run, GRADIENT_RATIO), "norm / norm of back-prop's", ratio=True)
+    """The cosine with back-prop's gradient by epoch."""
+    with canvas(*CARD) as figure:
+        axes = figure.subplots()
+        axes.axhline(0, color=INK, linewidth=0.8)
+        _draw_blocks(axes, by_block(run, ALIGNMENT), "cosine with back-prop's gradient")
+    return figure
+
+
+def _ratio_figure(run: Run) -> Figure:
+    """The ratio of the norms by epoch."""
+    with canvas(*CARD) as figure:
+        axes = figure.subplots()
+        axes.axhline(1, color=INK, linewidth=0.8)
+        _draw_blocks(axes, by_block(run, GRADIENT_RATIO), "gradient norm / norm of back-prop's", ratio=True)
     return figure
 
 
 def _probes_figure(run: Run) -> Figure:
-    """Left the accuracy of a linear probe of every block by epoch, right after the last epoch beside the heads'."""
-    curves = by_block(run, PROBE_ACCURACY)
-    with canvas(9.0, 3.4) as figure:
-        left, right = figure.subplots(1, 2)
-        _draw_blocks(left, curves, "accuracy of a linear probe (%)")
-        final = {block: list(curve.values())[-1] for block, curve in curves.items()}
-        right.plot(list(final), list(final.values()), color=PALETTE[0], marker="o", label="linear probe")
-        heads = {block: run.curve(metric_name(TEST, ACCURACY, block)) for block in final}
-        known = {block: list(curve.values())[-1] for block, curve in heads.items() if curve}
-        right.plot(list(known), list(known.values()), color=PALETTE[1], marker="s", label="own classifier (test)")
-        right.set(ylabel="accuracy (%), last epoch", xlim=(min(final) - 0.3, max(final) + 0.3))
-        integer_axis(right, "block")
-        right.legend(loc="best")
+    """The accuracy of a linear probe of every block by epoch."""
+    with canvas(*CARD) as figure:
+        _draw_blocks(figure.subplots(), by_block(run, PROBE_ACCURACY), "accuracy of a linear probe (%)")
     return figure
 
 
-def _draw_blocks(axes: Axes, curves: dict[int, dict[int, float]], label: str, *, ratio: bool = False) -> None:
+def _last_probes_figure(run: Run) -> Figure:
+    """After the last epoch, beside the blocks' own classifiers."""
+    final = {block: list(curve.values())[-1] for block, curve in by_block(run, PROBE_ACCURACY).items()}
+    heads = {block: run.curve(metric_name(TEST, ACCURACY, block)) for block in final}
+    known = {block: list(curve.values())[-1] for block, curve in heads.items() if curve}
+    with canvas(*CARD) as figure:
+        axes = figure.subplots()
+        axes.plot(list(final), list(final.values()), color=PALETTE[0], marker="o", label="linear probe")
+        axes.plot(list(known), list(known.values()), color=PALETTE[1], marker="s", label="own classifier (test)")
+        axes.set(title="accuracy after the last epoch (%)", xlim=(min(final) - 0.3, max(final) + 0.3))
+        integer_axis(axes, "block")
+        axes.legend(loc="best")
+    return figure
+
+
+def _draw_blocks(axes: Axes, curves: dict[int, dict[int, float]], title: str, *, ratio: bool = False) -> None:
     colours = ramp(max(curves) + 1) if curves else []
     ends = []
     for block, curve in curves.items():
-        plot(axes, curve, colours[block])
+        plot(axes, curve, colours[block], f"block {block}")
         ends.append((list(curve.values())[-1], f"block {block}", colours[block]))
     if ratio:
         ratio_axis(axes)
-    finish(axes, ends, label)
+    finish(axes, ends, title)
 
 
 def _cka_figure(run: Run) -> Figure:
@@ -84,7 +98,7 @@ def _cka_figure(run: Run) -> Figure:
             value = last.get(metric_name(INSIDE, CKA + block_name(high), low))
             grid[low][high] = grid[high][low] = float("nan") if value is None else float(value)
     if count < 2:
-        with canvas(4.6, 3.8) as figure:
+        with canvas(*CARD) as figure:
             say_nothing_yet(figure.subplots(), NO_VALUES)
         return figure
     return similarity_figure(grid, "block", "block")

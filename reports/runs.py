@@ -14,6 +14,8 @@ from utils import UsageError, UserError
 
 SEARCH_DEPTH = 2  # experiments/RUN and experiments/studies/RUN are found from experiments/
 
+MAX_POINTS = 400  # of a curve by step; a figure of a page has as many pixels
+
 
 @dataclass(frozen=True)
 class Run:
@@ -55,6 +57,13 @@ class Run:
         """Finite values of a metric by epoch."""
         found = {int(line["epoch"]): finite(line.get(metric)) for line in self.epochs}
         return {epoch: value for epoch, value in found.items() if value is not None}
+
+    def steps_curve(self, key: str) -> dict[int, float]:
+        """Finite values of a metric by step, of evenly spaced lines where there are very many."""
+        found = {step: value for line in self.steps if (step := finite(line.get("step"))) is not None
+                 and (value := finite(line.get(key))) is not None}  # fmt: skip
+        every = 1 + len(found) // MAX_POINTS
+        return {int(step): value for step, value in list(found.items())[::every]}
 
 
 def load_run(folder: Path) -> Run:

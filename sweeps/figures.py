@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from reports.canvas import GRID, INK, PALETTE, PAPER, canvas, render
+from reports.canvas import CARD, GRID, INK, PALETTE, PAPER, canvas, render
 from sweeps.display import show_value
 from sweeps.space import Parameter, Scalar
 from sweeps.study import BEST_VALUE, SweepStudy
@@ -50,7 +50,7 @@ def parallel_figure(study: SweepStudy) -> Figure:
     """One vertical axis for each parameter and one for the metric; a trial is a line, the best ones dark."""
     trials = list(reversed(study.ranked()))  # the best is drawn last, on top
     names = list(study.file.varied)
-    with canvas(max(4.5, 1.6 * (len(names) + 1)), 3.6) as figure:
+    with canvas(max(CARD[0], 1.6 * (len(names) + 1)), 3.2) as figure:
         axes = figure.subplots()
         scales = [_parameter_scale(axes, x, study.file.varied[name]) for x, name in enumerate(names)]
         values = [trial.user_attrs[BEST_VALUE] for trial in trials]
@@ -122,7 +122,7 @@ def _draw_axis(axes: Axes, x: int, labels: Sequence[tuple[float, str]]) -> None:
     halo = [withStroke(linewidth=2.5, foreground=PAPER)]  # lines run below the labels
     for place, text in labels:
         axes.annotate(
-            text, (x, place), (-5, 0), textcoords="offset points", ha="right", va="center", fontsize=8,
+            text, (x, place), (-5, 0), textcoords="offset points", ha="right", va="center",
             path_effects=halo, zorder=5,
         )  # fmt: skip
 
@@ -131,7 +131,7 @@ def importance_figure(importances: dict[str, float], study: SweepStudy) -> Figur
     """A bar for each parameter, the most important on top."""
     names = list(reversed(importances))
     count = sum(trial.state == TrialState.COMPLETE for trial in study.trials)
-    with canvas(6.4, 1.0 + 0.36 * len(names)) as figure:
+    with canvas(CARD[0], max(CARD[1], 1.0 + 0.36 * len(names))) as figure:
         axes = figure.subplots()
         axes.barh(names, [100 * importances[name] for name in names], color=PALETTE[0], height=0.6)
         for y, name in enumerate(names):
@@ -139,7 +139,7 @@ def importance_figure(importances: dict[str, float], study: SweepStudy) -> Figur
                 f"{100 * importances[name]:.0f} %", (100 * importances[name], y), (4, 0),
                 textcoords="offset points", va="center",
             )  # fmt: skip
-        axes.set(xlabel="importance (%)", xlim=(0, 112))
-        axes.set_title(f"which parameter tells good trials from others ({count} finished)")
+        axes.set(xlabel="importance (%)", xlim=(0, 120))
+        axes.set_title(f"what tells good trials from others ({count} finished)", x=0)
         axes.grid(visible=False, axis="y")
     return figure

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
 
 from loguru import logger
 from optuna.trial import FrozenTrial, TrialState
 
-from consts import REPORT_FILE
+from consts import ACCURACY, REPORT_FILE
 from reports.runs import find_runs
 from sweeps.check import words_of
-from sweeps.display import show_value
+from sweeps.display import show_value, show_values
 from sweeps.study import BEST_EPOCH, BEST_VALUE, MESSAGE, RUN, SweepStudy
 from utils import duration, write_text
 
@@ -40,7 +43,7 @@ def summarise(study: SweepStudy) -> str:
 def _draw(study: SweepStudy) -> list[str]:
     """Write the figures, and a page with them and with the runs of the best trials side by side."""
     from reports.canvas import write_bytes
-    from reports.overview import comparison_pictures
+    from reports.overview import comparison_cards
     from reports.page import write_page
     from sweeps.figures import sweep_pictures
 
@@ -51,10 +54,45 @@ def _draw(study: SweepStudy) -> list[str]:
     if not folders:
         return []
     runs = find_runs(folders)
-    title = f"Sweep {study.folder.path.resolve().name}"
-    tables = {"Trials": _rows(study, ordered(study))}
-    write_page(runs, study.folder.path / REPORT_FILE, title, pictures | comparison_pictures(runs), tables)
+    title, page = f"Sweep {study.folder.path.resolve().name}", study.folder.path / REPORT_FILE
+    write_page(runs, page, title, pictures | (comparison_cards(runs) if len(runs) > 1 else {}), _above(study, page))
     return [*(f"{name}.svg" for name in pictures), REPORT_FILE]
+
+
+def _above(study: SweepStudy, page: Path) -> str:
+    """What the page shows first: who won, how to train it again, and all trials with links to their runs."""
+    from reports.markup import Cell, link_to, texts
+
+    trials = ordered(study)
+    header, *rows = _rows(study, trials)
+    linked = []
+    for trial, (number, *others) in zip(trials, rows, strict=True):
+        run = trial.user_attrs.get(RUN)
+        link = link_to(study.folder.path / run / REPORT_FILE, page) if run else None
+        linked.append([Cell(number, link=link), *map(Cell, others)])
+    return (
+        f'<p class="lead">{escape(winner(study))}</p>\n<pre>{escape(_command(study, trials[0]))}</pre>\n'
+        f"<h2>Trials</h2>\n{texts([[*map(Cell, header)], *linked])}"
+    )
+
+
+def winner(study: SweepStudy) -> str:
+    """The best trial in a sentence, and those that reached the same value."""
+    best, *others = study.ranked()
+    metric, value = study.file.spec.metric.name, best.user_attrs[BEST_VALUE]
+    unit = " %" if metric.endswith(ACCURACY) else ""
+    sentence = (
+        f"Trial {best.number} is the best of {len(study.ranked())}: {metric} {value:.4g}{unit} in epoch "
+        f"{best.user_attrs[BEST_EPOCH]}, with {show_values(study.values_of(best))}."
+    )
+    tied = [str(trial.number) for trial in others if trial.user_attrs[BEST_VALUE] == value]
+    if not tied:
+        return sentence
+    return f"{sentence} A tie: the same value was reached by trial{'s' * (len(tied) > 1)} {', '.join(tied)}."
+
+
+def _command(study: SweepStudy, trial: FrozenTrial) -> str:
+    return f"python main.py {shlex.join(words_of(study.file, study.values_of(trial)))}"
 
 
 def ordered(study: SweepStudy) -> list[FrozenTrial]:
@@ -97,8 +135,8 @@ def _facts(trial: FrozenTrial) -> list[str]:
 def _last_words(study: SweepStudy) -> Iterator[str]:
     ranked = study.ranked()
     if ranked:
-        words = words_of(study.file, study.values_of(ranked[0]))
-        yield f"Best: trial {ranked[0].number}: python main.py {' '.join(words)}"
+        yield winner(study)
+        yield f"Best: trial {ranked[0].number}: {_command(study, ranked[0])}"
     for trial in study.trials:
         if MESSAGE in trial.user_attrs and trial.state == TrialState.FAIL:
             yield f"Trial {trial.number} failed: {trial.user_attrs[MESSAGE]}"

@@ -1,4 +1,4 @@
-"""Where metrics are shown beside ``metrics.jsonl``, which is the record; a dashboard can neither stop nor change a run."""
+"""Where metrics are shown beside ``metrics.jsonl``, the record; a dashboard can neither stop nor change a run."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class WandbLog(Dashboard):
     def __init__(self, args: Args, folder: Path, warn: Callable[[str], None]) -> None:
         super().__init__("wandb", warn)
         self._args, self._folder, self._sink = args, folder, -1
-        self._mode: str = args.run.wandb
+        self._mode: Any = args.run.wandb
         if self._mode != "disabled":
             self._guarded(self._open)
 

@@ -1,4 +1,4 @@
-"""The same metrics for TensorBoard: with a stand-in for torch's writer, and read back where the package is installed."""
+"""The same metrics for TensorBoard: with a stand-in for the writer, and read back where the package is installed."""
 
 from __future__ import annotations
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
+from loguru import logger
 
 import cli
 from engine.run.wandb_log import WandbLog
@@ -108,8 +110,6 @@ def test_only_settings_with_an_effect_are_shown(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_summary_and_the_lines_of_the_log_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from loguru import logger
-
     run = MagicMock()
     monkeypatch.setattr("wandb.init", lambda **given: run)
     log = WandbLog(args_of(), tmp_path, pytest.fail)
@@ -122,8 +122,6 @@ def test_the_summary_and_the_lines_of_the_log_arrive(tmp_path: Path, monkeypatch
 
 
 def test_a_line_that_cannot_be_sent_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from loguru import logger
-
     run, warnings = MagicMock(), []
     run.write_logs.side_effect = run.log.side_effect = ConnectionResetError("gone")
     monkeypatch.setattr("wandb.init", lambda **given: run)
@@ -138,7 +136,7 @@ def test_a_line_that_cannot_be_sent_is_no_obstacle(tmp_path: Path, monkeypatch: 
 
 
 def test_a_disabled_wandb_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    monkeypatch.setitem(sys.modules, "wandb", None)  # an import of it fails
     WandbLog(args_of("--wandb", "disabled"), tmp_path, pytest.fail).finish()
     warnings: list[str] = []
     WandbLog(args_of(), tmp_path, warnings.append).finish()
