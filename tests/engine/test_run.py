@@ -29,8 +29,8 @@ def test_a_run_leaves_a_complete_folder(run, method: str) -> None:
     assert names == {
         "config.yaml", "command.txt", "environment.json", "metrics.jsonl", "summary.json", "run.log", "report.html",
         "checkpoints/last.ckpt", "checkpoints/previous.ckpt", "checkpoints/best.ckpt",
-        "plots/loss.svg", "plots/accuracy.svg", "plots/blocks.svg",
-    }  # fmt: skip
+        *(f"plots/{name}.svg" for name in ("loss", "accuracy", "rate", "throughput")),
+    } | {f"plots/{name}.svg" for name in ("blocks", "last") if method == "dgl"}  # fmt: skip
     records = run.records()
     assert [record["step"] for record in records if record["kind"] == "step"] == [2, 4, 5, 6, 8, 10, 12, 14, 15]
     epochs = [record for record in records if record["kind"] == "epoch"]

@@ -32,11 +32,11 @@ def test_a_line_for_each_choice_of_the_other_settings(study: Path) -> None:
     assert figure is not None
     (axes,) = figure.axes
     assert [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines()] == [
-        ([8, 64, 1024], [80.5] * 3), ([8, 64, 1024], [83] * 3),
+        ([8, 64, 1024], [83] * 3), ([8, 64, 1024], [80.5] * 3),
     ]  # fmt: skip
     assert (axes.get_xlabel(), axes.get_xscale()) == ("dim", "log")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "dgl pred_aux_type=cnn", "dgl pred_aux_type=mlp",
+        "dgl pred_aux_type=mlp", "dgl pred_aux_type=cnn",
     ]  # fmt: skip
     assert "against" in comparison_pictures(runs)
 

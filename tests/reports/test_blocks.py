@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from reports.blocks import block_table, difference_figure, difference_table, has_differences
+from reports.blocks import block_table, difference_panels, difference_table
 from reports.groups import group_runs
-from reports.overview import comparison_pictures
+from reports.overview import comparison_cards, comparison_pictures
 from reports.runs import find_runs, load_run
 
 MakeRun = Callable[..., Path]
@@ -48,19 +50,22 @@ def test_groups_side_by_side_with_the_difference_to_back_propagation(study: Path
 
 def test_a_panel_for_each_quantity_that_was_measured(study: Path) -> None:
     runs = find_runs([study])
-    axes = [axes for axes in difference_figure(runs).axes if axes.axison]
-    assert [each.get_ylabel() for each in axes] == [
-        "test accuracy (%)", "linear probe (%)", "cosine with back-prop's gradient",
-    ]  # fmt: skip
-    assert [list(line.get_ydata()) for line in axes[1].get_lines()] == [[50, 60, 70], [56, 59, 62]]
+    assert list(difference_panels(group_runs(runs))) == ["probe_accuracy", "alignment"]
+    card = comparison_cards(runs)["probe_accuracy"]
+    [panel] = json.loads(html.unescape(re.findall('data-values="([^"]*)"', card)[0]))
+    read = {curve["name"]: [point[2:] for point in curve["points"]] for curve in panel["curves"]}
+    assert read == {
+        "bp": [["0", "50.00 %"], ["1", "60.00 %"], ["2", "70.00 %"]],
+        "dgl, 2 runs": [["0", "56.00 %"], ["1", "59.00 %"], ["2", "62.00 %"]],
+    }
     assert "blocks_compared" in comparison_pictures(runs)
 
 
 def test_without_diagnostics_there_is_nothing_to_compare_but_accuracy(make_run: MakeRun, study: Path) -> None:
     other = make_run("plain", learning_rate=1)
     plain = find_runs([make_run("another"), other])
-    assert not has_differences(group_runs(plain)) and "blocks_compared" not in comparison_pictures(plain)
-    assert not has_differences(group_runs(find_runs([study / "bp", other])))  # one group has values
+    assert not difference_panels(group_runs(plain)) and "blocks_compared" not in comparison_pictures(plain)
+    assert not difference_panels(group_runs(find_runs([study / "bp", other])))  # one group has values
 
 
 def test_the_blocks_of_a_run_are_described_as_its_summary_does(make_run: MakeRun) -> None:

@@ -2,45 +2,77 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import struct
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reports.canvas import PALETTE, render, spread_out
-from reports.figures import comparison_figure, run_pictures
+from reports.figures import run_pictures
+from reports.overview import comparison_cards, comparison_figure
 from reports.runs import find_runs, load_run
 
 MakeRun = Callable[..., Path]
 
 
-def test_a_run_has_three_figures_of_well_formed_svg(make_run: MakeRun) -> None:
+def values_of(svg: str) -> list[dict[str, Any]]:
+    """What a page's script reads in a figure."""
+    return json.loads(html.unescape(re.findall('data-values="([^"]*)"', svg)[0]))
+
+
+def test_a_run_has_figures_of_well_formed_svg(make_run: MakeRun) -> None:
     pictures = run_pictures(load_run(make_run("one")))
-    assert list(pictures) == ["loss", "accuracy", "blocks"]
+    assert list(pictures) == ["accuracy", "loss", "blocks", "last", "rate", "throughput"]
     for svg in pictures.values():
         assert ET.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
-    # matplotlib writes the text of a label as a comment beside its outlines
-    assert "<!-- test 80.0 % -->" in pictures["accuracy"] and "<!-- train 82.0 % -->" in pictures["accuracy"]
-    assert "<!-- test 0.625 -->" in pictures["loss"]
-    assert all(f"<!-- {text} -->" in pictures["blocks"] for text in ("block 0", "block 2", "60.0", "70.0", "80.0"))
+    assert ">test 80.0 %<" in pictures["accuracy"] and ">train 82.0 %<" in pictures["accuracy"]
+    assert ">test 0.625<" in pictures["loss"]
+    assert all(f">{text}<" in pictures["blocks"] for text in ("block 0", "block 2"))
+    assert all(f">{text}<" in pictures["last"] for text in ("60.0", "70.0", "80.0"))
 
 
-def test_back_propagation_has_one_block_with_an_accuracy(make_run: MakeRun) -> None:
-    svg = run_pictures(load_run(make_run("one", "bp")))["blocks"]
-    assert "<!-- block 2 -->" in svg and "<!-- block 1 -->" not in svg
-    assert svg.count("<!-- no head -->") == 2
+def test_all_figures_of_a_page_have_one_size_and_one_size_of_type(make_run: MakeRun, study: Path) -> None:
+    cards = [*run_pictures(load_run(make_run("one"))).values(), *comparison_cards(find_runs([study])).values()]
+    assert {re.findall(r'<svg [^>]*viewBox="([^"]*)"', svg)[0] for svg in cards} == {"0 0 288 201.6"}
+    assert {size for svg in cards for size in re.findall(r"font-size: ([\d.]+)px", svg)} == {"9"}
+
+
+def test_a_figure_holds_the_values_that_it_shows_where_it_shows_them(make_run: MakeRun) -> None:
+    pictures = run_pictures(load_run(make_run("one")))
+    [panel] = values_of(pictures["accuracy"])
+    curves = {curve["name"]: curve["points"] for curve in panel["curves"]}
+    assert panel["x"] == "epoch"
+    assert [point[2:] for point in curves["test"]] == [
+        ["1", "65.00 %"], ["2", "70.00 %"], ["3", "75.00 %"], ["4", "80.00 %"],
+    ]  # fmt: skip
+    left, top, right, bottom = panel["box"]
+    assert all(left < x < right and top < y < bottom for x, y, *_ in curves["test"])
+    path = re.findall(r"M ([\d.]+) ([\d.]+) \nL ([\d.]+) ([\d.]+) \nL", pictures["accuracy"])  # the drawn curves
+    drawn = {tuple(map(float, corner)) for corner in path}
+    assert any(corner == pytest.approx([*curves["test"][0][:2], *curves["test"][1][:2]], abs=0.06) for corner in drawn)
+    [rate] = values_of(pictures["throughput"])
+    assert [point[2:] for point in rate["curves"][0]["points"]] == [[str(step), "300"] for step in (5, 15, 25, 35)]
+
+
+def test_back_propagation_has_no_figures_of_its_blocks(make_run: MakeRun) -> None:
+    assert not {"blocks", "last"} & set(run_pictures(load_run(make_run("one", "bp"))))
 
 
 def test_a_run_without_epochs_says_so(make_run: MakeRun) -> None:
     folder = make_run("one")
     for name in ("metrics.jsonl", "summary.json"):
         (folder / name).unlink()
-    for svg in run_pictures(load_run(folder)).values():
-        assert "<!-- no values to show yet -->" in svg
+    pictures = run_pictures(load_run(folder))
+    assert list(pictures) == ["accuracy", "loss"]
+    for svg in pictures.values():
+        assert ">no values to show yet<" in svg
 
 
 def draw(root: Path, path: Path) -> None:
@@ -79,7 +111,9 @@ def test_the_comparison_shows_every_group_once(study: Path) -> None:
     train, test = right.get_lines()[2:]
     assert (list(train.get_ydata()), list(test.get_ydata())) == ([2, 1, 2 / 3, 0.5], [2.5, 1.25, 2.5 / 3, 0.625])
     assert test.get_linewidth() > 2 * train.get_linewidth()
-    assert (left.get_ylabel(), left.get_xlabel(), right.get_xlabel()) == ("test accuracy (%)", "block", "epoch")
+    titles = [axes.get_title(loc="left") for axes in (left, right)]
+    assert titles == ["test accuracy (%) by block", "loss of the network: train thin, test thick"]
+    assert (left.get_xlabel(), right.get_xlabel()) == ("block", "epoch")
 
 
 def test_a_network_trained_as_a_whole_is_a_point_at_the_mean_of_its_runs(study: Path, make_run: MakeRun) -> None:
@@ -115,7 +149,7 @@ def test_a_diverged_run_keeps_its_finite_part(make_run: MakeRun) -> None:
     broken = [line | {"test/loss": None, "train/loss": float("nan")} if line["epoch"] > 2 else line for line in lines]
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, broken)))
     svg = run_pictures(load_run(folder))["loss"]
-    assert "<!-- test 1.250 -->" in svg and "<!-- train 1.000 -->" in svg
+    assert ">test 1.250<" in svg and ">train 1.000<" in svg
 
 
 @pytest.mark.parametrize(

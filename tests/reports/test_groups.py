@@ -67,6 +67,24 @@ def test_a_setting_that_older_runs_lack_is_named_only_where_labels_would_be_the_
     assert set(groups_of(root)) == {"dgl", "bp", "dgl new_setting=1"}
 
 
+def test_a_setting_that_only_some_rules_have_is_named_where_it_differs_within_one(make_run: MakeRun) -> None:
+    make_run("bp", "bp")
+    make_run("dgl", head="cnn")
+    root = make_run("predsim", "predsim", head="linear").parent
+    assert set(groups_of(root)) == {"bp", "dgl", "predsim"}
+    make_run("other", head="mlp")
+    assert set(groups_of(root)) == {"bp", "dgl head=cnn", "dgl head=mlp", "predsim head=linear"}
+
+
+def test_groups_are_sorted_by_what_they_reached(make_run: MakeRun) -> None:
+    for name, seed in (("low", 1), ("high", 5), ("middle", 3)):
+        root = make_run(name, name, seed=seed).parent
+    empty = make_run("none", "none")
+    (empty / "metrics.jsonl").write_text("")
+    (empty / "summary.json").write_text("{}")
+    assert [group.runs[0].name for group in group_runs(find_runs([root]))] == ["high", "middle", "low", "none"]
+
+
 def test_labels_that_still_say_the_same_get_the_name_of_a_run(make_run: MakeRun) -> None:
     make_run("old")
     root = make_run("new", new_switch=False).parent

@@ -11,6 +11,8 @@ from reports.figures import run_pictures
 from reports.inside import inside_figures
 from reports.runs import load_run
 
+PLAIN = {"accuracy", "loss", "blocks", "last", "rate", "throughput"}
+
 
 @pytest.fixture
 def observed(make_run):
@@ -31,18 +33,18 @@ def observed(make_run):
 def test_a_run_without_diagnostics_has_no_such_figure(make_run) -> None:
     run = load_run(make_run("plain"))
     assert inside_figures(run) == {}
-    assert set(run_pictures(run)) == {"loss", "accuracy", "blocks"}
+    assert set(run_pictures(run)) == PLAIN
 
 
 def test_a_run_with_diagnostics_has_them_all_the_same_every_time(observed) -> None:
     first = run_pictures(observed)
-    assert set(first) == {"loss", "accuracy", "blocks", "alignment", "probes", "cka"}
+    assert set(first) == PLAIN | {"alignment", "gradient_ratio", "probes", "probes_last", "cka"}
     assert run_pictures(observed) == first
 
 
 def test_labels_of_a_logarithmic_axis_are_numbers_and_stand_beside_their_curves(observed) -> None:
-    figure = inside_figures(observed)["alignment"](observed)
-    _, right = figure.axes
+    figure = inside_figures(observed)["gradient_ratio"](observed)
+    [right] = figure.axes
     render(figure, "svg")
     assert {"0.01", "0.1", "1"} <= {label.get_text() for label in right.get_yticklabels()}
     places = {text.get_text(): text.get_position()[1] for text in right.texts}

@@ -39,10 +39,10 @@ def test_long_names_leave_room_for_the_points(make_run: MakeRun) -> None:
 
 def test_the_curves_show_every_split_and_quantity(study: Path) -> None:
     panels = curves_figure(find_runs([study])).axes
-    assert [axes.get_ylabel() for axes in panels] == [
-        "train loss", "train accuracy (%)", "test loss", "test accuracy (%)",
+    assert [axes.get_title(loc="left") for axes in panels] == [
+        "train accuracy (%)", "train loss", "test accuracy (%)", "test loss",
     ]  # fmt: skip
-    bp, dgl = panels[3].get_lines()
+    bp, dgl = panels[2].get_lines()
     assert list(bp.get_xdata()) == list(dgl.get_xdata()) == [1, 2, 3, 4]
     assert (bp.get_ydata()[-1], dgl.get_ydata()[-1]) == (82, 80.5)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
 import reports
+from reports.confusion import write_confusion
 from reports.page import write_page
 from reports.runs import find_runs, load_run
 from utils import UserError
@@ -57,20 +61,28 @@ def page_of(folder: Path, tmp_path: Path, title: str = "title") -> tuple[str, Pa
     return text, Page(text)
 
 
+def links_of(page: Page) -> list[str]:
+    return [str(attributes["href"]) for tag, attributes in page.tags if tag == "a"]
+
+
 def assert_self_contained(text: str, page: Page) -> None:
     addresses = set(re.findall(r"https?://[^\"'\s<)]*", text))
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
-    assert not {name for name, _ in page.tags} & {"img", "link", "iframe", "object", "embed", "base", "a"}
-    links = [attributes.get(key) for _, attributes in page.tags for key in ("src", "href", "xlink:href")]
-    assert all(link is None or link.startswith("#") for link in links)
+    assert not {name for name, _ in page.tags} & {"img", "link", "iframe", "object", "embed", "base"}
+    fetched = [
+        attributes.get(key) for tag, attributes in page.tags if tag != "a" for key in ("src", "href", "xlink:href")
+    ]
+    assert all(link is None or link.startswith("#") for link in fetched)
+    assert not [link for link in links_of(page) if not re.fullmatch(r"[\w./%-]+", link)]  # a colon would be a scheme
     assert not page.open
 
 
 def test_the_page_of_several_runs_names_them_all(study: Path, tmp_path: Path) -> None:
     text, page = page_of(study, tmp_path, "A & B")
     assert_self_contained(text, page)
-    assert page.count("svg") == 3 and page.count("script") == 1
+    assert page.count("svg") == 5 and page.count("script") == 1
     assert {"bp_a", "dgl_a", "dgl_b", "dgl, 2 runs", "A & B", "81.00 ±0.71"} <= set(page.words)
+    assert [word for word in page.words if word in ("bp", "dgl, 2 runs")][:4] == ["bp", "dgl, 2 runs"] * 2  # best first
     assert "learning_rate" in text[text.index("Settings that all share") :]
     assert "<?xml" not in text and text.count("<!DOCTYPE") == 1
 
@@ -78,7 +90,7 @@ def test_the_page_of_several_runs_names_them_all(study: Path, tmp_path: Path) ->
 def test_the_page_of_one_run_has_its_figures_summary_and_settings(make_run: MakeRun, tmp_path: Path) -> None:
     text, page = page_of(make_run("one"), tmp_path)
     assert_self_contained(text, page)
-    assert page.count("svg") == 3 and page.count("details") == 1
+    assert page.count("svg") == 6 and page.count("details") == 2
     assert {
         "dgl, BasicCNN, digits, done, epochs 4 of 4",
         "1,234,567",
@@ -114,6 +126,70 @@ def test_numbers_sort_by_value_not_by_text(study: Path, tmp_path: Path) -> None:
     assert "1234567.0" in values and "1610612736.0" in values
 
 
+def test_every_toggle_has_its_curves_and_rows_and_every_curve_its_toggle(study: Path, tmp_path: Path) -> None:
+    text, page = page_of(study, tmp_path)
+    toggles = {
+        attributes["data-series"] for tag, attributes in page.tags if tag == "button" and "data-series" in attributes
+    }
+    assert toggles == {"0", "1"}
+    for part in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        assert set(re.findall(r' data-series="(\d+)"', part)) == toggles
+        read = json.loads(html.unescape(re.findall('data-values="([^"]*)"', part)[0]))
+        assert {str(curve["series"]) for panel in read for curve in panel["curves"]} == toggles
+    rows = [attributes["data-series"] for tag, attributes in page.tags if tag == "tr" and "data-series" in attributes]
+    assert rows == ["0", "1", *("0", "1", "1")]  # groups, then runs
+
+
+def test_every_run_with_a_page_is_linked_from_where_the_comparison_stands(study: Path, tmp_path: Path) -> None:
+    assert links_of(page_of(study, tmp_path)[1]) == []
+    for folder in study.iterdir():
+        reports.refresh(folder)
+    strange = study / "a b#?%:c"
+    (study / "bp_a").rename(strange)
+    reports.report([study], tmp_path / "far" / "away")
+    page = Page((tmp_path / "far" / "away" / "report.html").read_text())
+    found = [(tmp_path / "far" / "away" / unquote(link)).resolve() for link in links_of(page)]
+    assert sorted(found) == sorted(folder / "report.html" for folder in study.iterdir())
+
+
+def test_settings_that_only_one_rule_has_are_no_difference(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("bp", "bp", epochs_of_bp=7, momentum=0.9)
+    root = make_run("dgl", "dgl", heads="cnn", momentum=0.5).parent
+    text, _ = page_of(root, tmp_path)
+    differ, shared, partly = (
+        text.index(words) for words in ("Settings in which they differ", "that all share", "that only some have")
+    )
+    places = {name: text.index(f"<td>{name}</td>") for name in ("momentum", "learning_rate", "heads", "epochs_of_bp")}
+    assert differ < places["momentum"] < shared < places["learning_rate"] < partly < places["heads"]
+    assert places["epochs_of_bp"] > partly
+
+
+def test_a_run_says_how_it_was_made(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = make_run("one")
+    assert "How it was made" not in page_of(folder, tmp_path)[0]
+    (folder / "command.txt").write_text("main.py --dgl <b>\n")
+    (folder / "environment.json").write_text(
+        json.dumps({"commit": "abc", "uncommitted_changes": True, "python": "3.11", "packages": {"torch": "2.0"}})
+    )
+    (folder / "summary.json").write_text(
+        json.dumps(json.loads((folder / "summary.json").read_text()) | {"chosen_on": "test"})
+    )
+    _, page = page_of(folder, tmp_path)
+    assert {
+        "python main.py --dgl <b>", "abc with uncommitted changes", "python 3.11, torch 2.0",
+        "epoch 3, chosen on test", "80.00 %", "learning rate", "training throughput (images/s)",
+    } <= set(page.words)  # fmt: skip
+
+
+def test_a_large_picture_keeps_its_size(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = make_run("one")
+    (folder / "plots").mkdir()
+    write_confusion(folder, [[5, 1], [2, 6]], ["cat", "dog"])
+    _, page = page_of(folder, tmp_path)
+    [image] = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert 300 < int(str(image["width"])) < 500
+
+
 def test_figures_take_the_colours_of_the_page(study: Path, tmp_path: Path) -> None:
     text, _ = page_of(study, tmp_path)
     svg = text[text.index("<svg") : text.index("</svg>")]
@@ -131,7 +207,9 @@ def test_refresh_rebuilds_the_plots_and_the_page(make_run: MakeRun) -> None:
     reports.refresh(folder)
     written = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
     before = ["config.yaml", "metrics.jsonl", "plots", "report.html", "summary.json"]
-    assert written == sorted([*before, *(f"plots/{name}.svg" for name in ("accuracy", "blocks", "loss"))])
+    assert written == sorted(
+        [*before, *(f"plots/{name}.svg" for name in ("accuracy", "blocks", "last", "loss", "rate", "throughput"))]
+    )
     first = (folder / "report.html").read_bytes()
     reports.refresh(folder)
     assert (folder / "report.html").read_bytes() == first

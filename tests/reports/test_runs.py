@@ -10,8 +10,8 @@ import pytest
 
 from reports import report
 from reports.csv_runs import read_csv
-from reports.figures import comparison_figure
 from reports.groups import group_runs
+from reports.overview import comparison_figure
 from reports.runs import find_runs, load_run
 from utils import UserError
 

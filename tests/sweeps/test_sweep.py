@@ -29,9 +29,15 @@ def test_a_grid_tries_every_point_once_and_names_the_best(sweeper, capsys) -> No
     assert "Best: trial 2: python main.py --dataset=digits --epochs=2 --learning_rate=0.1 --nesterov=true" in out
     assert "(4/4)" in out and "ETA 0:00:00" in out
     assert (sweeper.folder / "parallel.svg").exists() and (sweeper.folder / "importance.svg").exists()
+    best, values = f"{accuracy(0.1):.4g} %", "learning_rate=0.1 nesterov=true"
+    won = f"Trial 2 is the best of 4: test/accuracy {best} in epoch 2, with {values}."
+    tie = "A tie: the same value was reached by trial 3."
+    assert f"{won} {tie}" in out
     page = (sweeper.folder / "report.html").read_text()
-    for words in ("<h2>Trials</h2>", "Every trial as a line", "Importance of each setting", "best first"):
+    command = "<pre>python main.py --dataset=digits --epochs=2 --learning_rate=0.1 --nesterov=true</pre>"
+    for words in (f'<p class="lead">{won} {tie}</p>', command, "Every trial as a line", "Importance of each setting"):
         assert words in page
+    assert page.index("is the best of 4") < page.index("<h2>Trials</h2>") < page.index("<svg")
 
 
 def test_the_command_of_a_trial_is_one_that_a_person_can_type(sweeper) -> None:
