@@ -68,16 +68,17 @@ def canvas(width: float, height: float) -> Iterator[Figure]:
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def render(figure: Figure, kind: str) -> bytes:
-    """The figure as an ``svg`` or ``png`` file; an SVG holds the values of its named curves, for a page's script."""
+def render(figure: Figure, kind: str, *, values: bool = False) -> bytes:
+    """The figure as an ``svg`` or ``png`` file; an SVG with the ``values`` of its named curves serves a page."""
     buffer = io.BytesIO()
     with _style():
         figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=_METADATA[kind])
     if kind != "svg":
         return buffer.getvalue()
     svg = _SERIES_ID.sub(r' data-series="\1"', buffer.getvalue().decode())  # several parts may belong to one series
-    values = curve_values(figure)
-    return (svg.replace("<svg ", f'<svg data-values="{escape(json.dumps(values))}" ', 1) if values else svg).encode()
+    if values and (found := curve_values(figure)):
+        svg = svg.replace("<svg ", f'<svg data-values="{escape(json.dumps(found))}" ', 1)
+    return svg.encode()
 
 
 def series(number: int | None) -> str | None:
@@ -128,14 +129,16 @@ def integer_axis(axes: Axes, label: str) -> None:
 
 
 def ratio_axis(axes: Axes) -> None:
-    """A logarithmic y axis with plain numbers; minor ticks are labelled only on a short axis."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    """A logarithmic y axis with plain numbers; of its minor ticks a longer axis labels 2 and 5, the longest none."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     plain = FuncFormatter(lambda value, position: f"{value:g}")
     axes.yaxis.set_major_formatter(plain)
-    axes.yaxis.set_minor_formatter(plain if high < 8 * low else NullFormatter())
+    if high >= 8 * low:
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axes.yaxis.set_minor_formatter(plain if high < 80 * low else NullFormatter())
 
 
 def say_nothing_yet(axes: Axes, text: str) -> None:

@@ -25,7 +25,9 @@ def run_pictures(run: Run) -> dict[str, str]:
         figures |= {"blocks": _blocks_figure, "last": _bars_figure}
     if run.steps:
         figures |= {"rate": _rate_figure, "throughput": _throughput_figure}
-    return {name: render(draw(run), "svg").decode() for name, draw in (figures | inside_figures(run)).items()}
+    return {
+        name: render(draw(run), "svg", values=True).decode() for name, draw in (figures | inside_figures(run)).items()
+    }
 
 
 def _loss_figure(run: Run) -> Figure:

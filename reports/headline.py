@@ -8,6 +8,7 @@ from html import escape
 from reports.columns import BEST, FINAL, HEAD_PARAMETERS, MEMORY, PARAMETERS, SPEED, TRAIN_TIME, short_count
 from reports.groups import Group, Spread
 from reports.looks import Look
+from reports.markup import in_page_colours
 from reports.runs import Run
 
 _BORDERS = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "double"}
@@ -87,8 +88,9 @@ def ranking(groups: Sequence[Group], looks: Sequence[Look]) -> str:
     rows = ""
     for look, final in found:
         spread = f" <small>± {final.deviation:.2f}</small>" if final.count > 1 else ""
+        colour = in_page_colours(look.colour)
         rows += (
-            f'<li data-series="{look.number}" style="--colour: {look.colour}"><span>{escape(look.title)}</span>'
+            f'<li data-series="{look.number}" style="--colour: {colour}"><span>{escape(look.title)}</span>'
             f'<span class="track"><i style="left: {place(final.low):.2f}%; width: '
             f'{place(final.high) - place(final.low):.2f}%"></i><b style="left: {place(final.mean):.2f}%"></b></span>'
             f"<strong>{final.mean:.2f} %{spread}</strong></li>\n"
@@ -102,7 +104,7 @@ def ranking(groups: Sequence[Group], looks: Sequence[Look]) -> str:
 def toggles(looks: Sequence[Look]) -> str:
     """The legend of all figures below, whose entries show and hide their group in figures and tables."""
     buttons = "".join(
-        f'<button data-series="{look.number}" aria-pressed="true" style="--colour: {look.colour}; '
+        f'<button data-series="{look.number}" aria-pressed="true" style="--colour: {in_page_colours(look.colour)}; '
         f'--line: {_BORDERS[look.style]}">{escape(look.title)}</button>'
         for look in looks
     )

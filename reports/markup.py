@@ -77,10 +77,14 @@ def figure(svg: str, caption: str) -> str:
 
 def inline_svg(svg: str) -> str:
     """An SVG file as an element of a page, in the page's colours and font."""
-    svg = _FONT.sub("font-family: inherit", _INTERNAL_ID.sub("", svg[svg.index("<svg") :]))
+    return in_page_colours(_FONT.sub("font-family: inherit", _INTERNAL_ID.sub("", svg[svg.index("<svg") :])))
+
+
+def in_page_colours(text: str) -> str:
+    """Markup with the colours that must suit a light and a dark background as the page sets them."""
     for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, variable)
-    return svg
+        text = text.replace(colour, variable)
+    return text
 
 
 def picture(path: Path, caption: str, *, natural_size: bool = False) -> str:
@@ -98,6 +102,11 @@ def picture(path: Path, caption: str, *, natural_size: bool = False) -> str:
         f'<figure{kind}><div class="scroll"><img src="{source}" alt=""{size}></div>'
         f"<figcaption>{escape(caption)}</figcaption></figure>\n"
     )
+
+
+def command(text: str) -> str:
+    """A command to copy, which breaks between words only."""
+    return f"<pre>{' '.join(f'<span>{escape(word)}</span>' for word in text.split(' '))}</pre>\n"
 
 
 def bullets(lines: Sequence[str]) -> str:

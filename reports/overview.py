@@ -54,7 +54,7 @@ def comparison_cards(runs: Sequence[Run]) -> dict[str, str]:
     against = against_figure(runs, card=True)
     figures = {"against": against} if against is not None else {}
     figures |= {name: _sheet(groups, [panel], 1) for name, panel in panels.items()}
-    return {name: render(figure, "svg").decode() for name, figure in figures.items()}
+    return {name: render(figure, "svg", values=True).decode() for name, figure in figures.items()}
 
 
 def comparison_figure(runs: Sequence[Run]) -> Figure:

@@ -16,7 +16,7 @@ from reports.files import read_json
 from reports.groups import Group, differing, group_runs, spoken
 from reports.headline import lead, ranking, tiles, toggles
 from reports.looks import looks_of
-from reports.markup import Cell, bullets, cards, figure, link_to, picture, table, texts
+from reports.markup import Cell, bullets, cards, command, figure, link_to, picture, table, texts
 from reports.overview import comparison_cards
 from reports.runs import Run, printable
 from reports.table import HEADER, group_cells
@@ -85,9 +85,9 @@ def _made_by(folder: Path) -> str:
     """The command, and with which code, versions and machine it ran; nothing where the run did not write it down."""
     facts = read_json(folder / ENVIRONMENT_FILE, [])
     try:
-        command = (folder / COMMAND_FILE).read_text(encoding="utf-8", errors="replace").strip()
+        typed = (folder / COMMAND_FILE).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
-        command = ""
+        typed = ""
     packages = facts.get("packages")
     versions = {"python": facts.get("python")} | (packages if isinstance(packages, dict) else {})
     changed = " with uncommitted changes" if facts.get("uncommitted_changes") else ""
@@ -99,7 +99,7 @@ def _made_by(folder: Path) -> str:
         "system": facts.get("system"),
     }
     cells = [(Cell(str(name)), Cell(printable(str(value)))) for name, value in rows.items() if value is not None]
-    shown = f"<pre>python {escape(printable(command))}</pre>\n" if command else ""
+    shown = command(f"python {printable(typed)}") if typed else ""
     shown += table(("what", "value"), cells, kind="words") if cells else ""
     return f"<h2>How it was made</h2>\n{shown}" if shown else ""
 

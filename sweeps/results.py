@@ -61,7 +61,7 @@ def _draw(study: SweepStudy) -> list[str]:
 
 def _above(study: SweepStudy, page: Path) -> str:
     """What the page shows first: who won, how to train it again, and all trials with links to their runs."""
-    from reports.markup import Cell, link_to, texts
+    from reports.markup import Cell, command, link_to, texts
 
     trials = ordered(study)
     header, *rows = _rows(study, trials)
@@ -71,7 +71,7 @@ def _above(study: SweepStudy, page: Path) -> str:
         link = link_to(study.folder.path / run / REPORT_FILE, page) if run else None
         linked.append([Cell(number, link=link), *map(Cell, others)])
     return (
-        f'<p class="lead">{escape(winner(study))}</p>\n<pre>{escape(_command(study, trials[0]))}</pre>\n'
+        f'<p class="lead">{escape(winner(study))}</p>\n{command(_command(study, trials[0]))}'
         f"<h2>Trials</h2>\n{texts([[*map(Cell, header)], *linked])}"
     )
 

@@ -34,7 +34,8 @@ def test_a_grid_tries_every_point_once_and_names_the_best(sweeper, capsys) -> No
     tie = "A tie: the same value was reached by trial 3."
     assert f"{won} {tie}" in out
     page = (sweeper.folder / "report.html").read_text()
-    command = "<pre>python main.py --dataset=digits --epochs=2 --learning_rate=0.1 --nesterov=true</pre>"
+    typed = "python main.py --dataset=digits --epochs=2 --learning_rate=0.1 --nesterov=true"
+    command = " ".join(f"<span>{word}</span>" for word in typed.split())
     for words in (f'<p class="lead">{won} {tie}</p>', command, "Every trial as a line", "Importance of each setting"):
         assert words in page
     assert page.index("is the best of 4") < page.index("<h2>Trials</h2>") < page.index("<svg")
