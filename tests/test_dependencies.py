@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -55,12 +56,14 @@ def test_the_pin_lies_in_the_range(file: str, name: str) -> None:
     assert pins_of(file)[name] in requirement.specifier
 
 
-def test_ray_is_an_extra_only_and_the_refusal_without_it_names_its_range() -> None:
-    from sweeps.ray_engine import REQUIREMENT
-
-    assert PROJECT["optional-dependencies"]["ray"] == [REQUIREMENT]
-    assert len(Requirement(REQUIREMENT).specifier) == 2
-    assert not {"ray"} & {*pins_of("requirements.txt"), *pins_of("requirements-dev.txt")}
+@pytest.mark.parametrize(
+    ("extra", "module"), [("ray", "sweeps.ray_engine"), ("tensorboard", "engine.run.tensorboard_log")]
+)
+def test_an_extra_is_not_required_and_the_refusal_without_it_names_its_range(extra: str, module: str) -> None:
+    requirement = importlib.import_module(module).REQUIREMENT
+    assert PROJECT["optional-dependencies"][extra] == [requirement]
+    assert len(Requirement(requirement).specifier) == 2
+    assert extra not in {*pins_of("requirements.txt"), *pins_of("requirements-dev.txt")}
 
 
 def test_dev_requirements_add_to_the_runtime_ones() -> None:
