@@ -22,6 +22,7 @@ from utils import UserError
 
 MakeRun = Callable[..., Path]
 HOSTILE = "<script>alert('x')</script>&\"'><img src=http://evil.example/x>"
+PLAIN_ADDRESS = r"[\w./%-]+"  # a colon would be a scheme
 VOID = {"meta", "img", "br", "use", "path", "rect"}
 
 
@@ -73,7 +74,7 @@ def assert_self_contained(text: str, page: Page) -> None:
         attributes.get(key) for tag, attributes in page.tags if tag != "a" for key in ("src", "href", "xlink:href")
     ]
     assert all(link is None or link.startswith("#") for link in fetched)
-    assert not [link for link in links_of(page) if not re.fullmatch(r"[\w./%-]+", link)]  # a colon would be a scheme
+    assert all(re.fullmatch(PLAIN_ADDRESS, link) for link in links_of(page))
     assert not page.open
 
 
@@ -132,7 +133,9 @@ def test_every_toggle_has_its_curves_and_rows_and_every_curve_its_toggle(study: 
         attributes["data-series"] for tag, attributes in page.tags if tag == "button" and "data-series" in attributes
     }
     assert toggles == {"0", "1"}
-    for part in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+    parts = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert parts[0].count(' data-series="1"') == 2  # of the accuracy the mean of two runs, and the band of their range
+    for part in parts:
         assert set(re.findall(r' data-series="(\d+)"', part)) == toggles
         read = json.loads(html.unescape(re.findall('data-values="([^"]*)"', part)[0]))
         assert {str(curve["series"]) for panel in read for curve in panel["curves"]} == toggles
@@ -148,6 +151,7 @@ def test_every_run_with_a_page_is_linked_from_where_the_comparison_stands(study:
     (study / "bp_a").rename(strange)
     reports.report([study], tmp_path / "far" / "away")
     page = Page((tmp_path / "far" / "away" / "report.html").read_text())
+    assert all(re.fullmatch(PLAIN_ADDRESS, link) for link in links_of(page))
     found = [(tmp_path / "far" / "away" / unquote(link)).resolve() for link in links_of(page)]
     assert sorted(found) == sorted(folder / "report.html" for folder in study.iterdir())
 
