@@ -70,7 +70,8 @@ def load_trained(path: Path, args: Args, weights: str, device: torch.device) -> 
     state = checkpoint.load(folder.checkpoints / f"{weights}.ckpt")
     method, splits = assemble(args)
     checkpoint.restore(method, state)
-    return Trained(folder, method.to(device), splits, args.run.precision, device)
+    method = method.to(device).to(memory_format=torch.channels_last)  # as in training
+    return Trained(folder, method, splits, args.run.precision, device)
 
 
 def losses(teacher: Trained, images: ImageSet) -> Tensor:

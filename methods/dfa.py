@@ -61,6 +61,10 @@ class DirectFeedbackAlignment(SignalMethod):
             self.feedback.register_buffer(block_name(index), matrix_ND)
 
     def signal(self, index: int, trace: Trace, above_BCHW: Tensor) -> Tensor:
-        """``B_i e``, of the shape and type of what came from above, which is not read otherwise."""
-        matrix_ND = self.feedback.get_buffer(block_name(index))
-        return (trace.error_BN @ matrix_ND.to(trace.error_BN.dtype)).view_as(above_BCHW).to(above_BCHW.dtype)
+        """`project` in shape, type and memory order of what came from above, which is not read otherwise."""
+        signal_BD = self.project(self.feedback.get_buffer(block_name(index)), trace)
+        return torch.empty_like(above_BCHW).copy_(signal_BD.view_as(above_BCHW))
+
+    def project(self, matrix_ND: Tensor, trace: Trace) -> Tensor:
+        """``B_i e``, (B, D)."""
+        return trace.error_BN @ matrix_ND.to(trace.error_BN.dtype)

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from consts import block_name
 from methods._base import Traits
 from methods._signal import Trace
 from methods.dfa import DirectFeedbackAlignment
@@ -39,7 +38,6 @@ class DirectRandomTargetProjection(DirectFeedbackAlignment):
 
     TRAITS = Traits(isolation="block")
 
-    def signal(self, index: int, trace: Trace, above_BCHW: Tensor) -> Tensor:
-        """``B_i y / B``, of the shape and type of what came from above, which is not read otherwise."""
-        matrix_ND, y_B = self.feedback.get_buffer(block_name(index)), trace.batch.y_B
-        return (matrix_ND[y_B] / len(y_B)).view_as(above_BCHW).to(above_BCHW.dtype)
+    def project(self, matrix_ND: Tensor, trace: Trace) -> Tensor:
+        """``B_i y / B``, (B, D)."""
+        return matrix_ND[trace.batch.y_B] / len(trace.batch.y_B)

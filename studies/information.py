@@ -190,7 +190,8 @@ def _build(maps: Sequence[Tensor], spec: DataSpec) -> list[Probe]:
     for h_BCHW in maps:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(_SEED)  # parameters are drawn on the CPU
-            probes.append(Probe(Shape(*h_BCHW.shape[1:]), spec).to(h_BCHW.device, h_BCHW.dtype))
+            probe = Probe(Shape(*h_BCHW.shape[1:]), spec).to(h_BCHW.device, h_BCHW.dtype)
+            probes.append(probe.to(memory_format=torch.channels_last))
     return probes
 
 

@@ -7,10 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+import cli
 import main
 import studies
 from cli.build import evaluate_parser
+from consts import TEST
+from engine.evaluation import evaluate as measured
+from engine.trained import load_trained
 from studies import information
 
 
@@ -21,6 +26,17 @@ def evaluate(run, *words: str) -> int:
 def test_every_study_has_a_flag() -> None:
     flags = {action.dest for action in evaluate_parser()._actions}
     assert set(studies.names()) == flags - {"help", "runs", "weights", "device"}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_loaded_run_lies_in_memory_and_measures_as_in_training(run, precision: str) -> None:
+    assert run("--dgl", "--epochs", "2", "--precision", precision) == 0
+    trained = load_trained(run.last, cli.args_of_run(run.last), "last", torch.device("cpu"))
+    weights = [weight for weight in trained.method.parameters() if weight.dim() == 4]
+    assert weights and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    found = measured(trained.method, trained.feed(trained.splits.test), trained.precision).means(TEST)
+    [*_, last] = (record for record in run.records() if record["kind"] == "epoch")
+    assert found and found == {name: last[name] for name in found}
 
 
 def table(path: Path) -> list[list[str]]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from datamodules.base import Batch, ImageSet
 from datamodules.feed import Feed
 from diagnostics.features import block_features
-from studies.information import Information, estimate, frozen_features, label_entropy, num_steps, pixel_entropy
+from studies.information import Information, _build, estimate, frozen_features, label_entropy, num_steps, pixel_entropy
 from tests.conftest import CLASSES, make_method, make_spec
 
 DARK, LIGHT = 26, 230  # grey levels, one as probable as the other
@@ -51,6 +51,12 @@ def measure(*features, epochs: int = 15, **words) -> list[Information]:
 @pytest.fixture(scope="module")
 def known() -> dict[str, Information]:
     return dict(zip(("constant", "one_hot", "image"), measure(constant, one_hot, image), strict=True))
+
+
+def test_probes_lie_in_memory_as_the_maps_do() -> None:
+    maps = [torch.zeros(2, 4, 8, 8).to(memory_format=torch.channels_last)]
+    weights = [weight for probe in _build(maps, make_spec()) for weight in probe.parameters() if weight.dim() == 4]
+    assert weights and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
 
 
 def test_a_constant_tells_nothing(known: dict[str, Information]) -> None:
