@@ -161,5 +161,13 @@ CONFIG_FILE, COMMAND_FILE, ENVIRONMENT_FILE = "config.yaml", "command.txt", "env
 METRICS_FILE, SUMMARY_FILE, LOG_FILE, REPORT_FILE = "metrics.jsonl", "summary.json", "run.log", "report.html"
 TRIAL = "trial_"  # begins the name that a sweep gives a run
 CHECKPOINT_DIR, PLOT_DIR, WANDB_DIR, TENSORBOARD_DIR = "checkpoints", "plots", "wandb", "tensorboard"
+CODE_DIR = "code"
+CODE_SETTINGS = ("method", "model")  # may name a Python file of the user's own; sections of these names hold them
+
+
+def digest_name(setting: str) -> str:
+    """Under what name ``config.yaml`` has the SHA-256 of the file that a setting names: ``method_sha256``."""
+    return f"{setting}_sha256"
+
 
 RUNNING, DONE, FAILED, INTERRUPTED = "running", "done", "failed", "interrupted"  # `status` in summary.json

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from pydantic import SerializeAsAny, model_validator
+from pydantic import SerializeAsAny, SerializerFunctionWrapHandler, model_serializer, model_validator
 from pydantic.fields import FieldInfo
 
-from consts import NETWORKS
+from consts import CODE_SETTINGS, NETWORKS, digest_name
 from sections import combine
 from sections.fields import Section, build, fields_of
+from sections.files import sha256, source_of
 from sections.model import ModelArgs
 from sections.modules import Modules, Overlap
 from sections.parts import found
@@ -24,6 +26,7 @@ from sections.phases import Phases
 from sections.rule import DEFAULT_METHOD, MethodArgs
 from sections.run import DataArgs, OptimArgs, RunArgs
 from sections.task import SSL, SSL_TASKS, TASKS
+from utils import code_file, short_name
 
 __all__ = ["DEFAULT_METHOD", "Args", "DataArgs", "MethodArgs", "ModelArgs", "OptimArgs", "RunArgs", "build_args"]
 
@@ -185,6 +188,24 @@ class Args(Section):
         """Combinations that are allowed but probably a mistake, a line each."""
         found = [task.warning(self.model.padding_mode) for task, _ in self.method.tasks.active.values()]
         return [line for line in found if line is not None]
+
+    def code(self) -> dict[str, Path]:
+        """The files of the user's own that take part in the run, by setting."""
+        files = {name: code_file(getattr(getattr(self, name), name)) for name in CODE_SETTINGS}
+        return {name: file for name, file in files.items() if file is not None}
+
+    @model_serializer(mode="wrap")
+    def _with_digests(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """All settings, and beside a file of the user's own the digest of its content, which is part of what is run."""
+        sections: dict[str, Any] = handler(self)
+        for name, file in self.code().items():
+            sections[name] |= {digest_name(name): sha256(source_of(file))}
+        return sections
+
+    def labels(self) -> dict[str, str]:
+        """Method, network and data set as logs, summaries and dashboards call them."""
+        named = {"method": self.method.method, "model": self.model.model, "dataset": self.data.dataset}
+        return {name: short_name(value) for name, value in named.items()}
 
     def flat(self) -> dict[str, Any]:
         """Every setting by the name of its flag, sections dissolved."""

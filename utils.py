@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -48,6 +49,27 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def printable(text: object) -> str:
     """``text`` as one line: a newline or an escape sequence in a name or a file must not reach the terminal as such."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text))
+
+
+_CODE = re.compile(r"(.+\.py)(:\w+)?", re.DOTALL)
+
+
+def code_file(value: object) -> Path | None:
+    """The Python file that the value of a setting names, as ``a/rule.py`` or ``a/net.py:build``; else None."""
+    match = _CODE.fullmatch(value) if isinstance(value, str) else None
+    return Path(match[1]) if match else None
+
+
+def with_file(value: str, path: Path) -> str:
+    """The same with another file; a value that names none as it is."""
+    match = _CODE.fullmatch(value)
+    return f"{path}{match[2] or ''}" if match else value
+
+
+def short_name(value: str) -> str:
+    """A setting's value as it is shown: ``rule`` or ``net:build`` for a Python file, and any other as it is."""
+    match = _CODE.fullmatch(value)
+    return Path(match[1]).stem + (match[2] or "") if match else value
 
 
 def duration(seconds: float) -> str:

@@ -18,9 +18,10 @@ from utils import UserError
 def introduce(module: TrainingModule, device: torch.device, *, resuming: bool) -> None:
     """Log the first lines of a run."""
     args, optim, counts = module.args, module.args.optim, count_parameters(module.method)
+    method, model, dataset = args.labels().values()
     verb, where = ("Resuming", f" from step {module.step}") if resuming else ("Training", "")
     logger.info(
-        f"{verb} {args.model.model} with {args.method.method} on {args.data.dataset}{where}: {optim.epochs} epochs, "
+        f"{verb} {model} with {method} on {dataset}{where}: {optim.epochs} epochs, "
         f"{module.feeds[TRAIN].num_images} images, device {device}, {args.run.precision}, {optim.optimizer_type} "
         f"lr={optim.learning_rate:g} ({optim.lr_schedule}) bs={optim.batch_size} wd={optim.weight_decay:g} "
         f"seed={optim.seed}, {counts['num_parameters']:,} parameters + {counts['num_head_parameters']:,} in heads"

@@ -13,40 +13,75 @@ from types import ModuleType
 from utils import UsageError, UserError
 
 SOURCE = "__source__"  # the module's attribute with the bytes that were run, for a copy of exactly these
+_RUN: dict[Path, ModuleType] = {}  # by path, what this process has run
 
 
-def load_file(path: Path, what: str) -> ModuleType:
-    """Run a Python file and return its module, or the module that it was run as already if it has not changed.
+def load_file(path: Path, what: str, source: bytes | None = None) -> ModuleType:
+    """Run a Python file and return its module; once in a process, whatever becomes of the file meanwhile.
 
-    To call only with a path that the user typed, because a file can do whatever the user can. It stands alone: it may
-    import installed packages and this project, but no files beside it, so that a copy of it is enough to run it again.
-    Nothing is written, no compiled file either.
+    To call only with a file that the user named (`cli.code`), because a file can do whatever the user can. It stands
+    alone: it may import installed packages and this project, but no files beside it, so that a copy of it is enough to
+    run it again. Nothing is written, no compiled file either.
 
     Args:
-        path: of the file.
+        path: of the file, absolute.
         what: how the user named it, as ``--model net.py:build``; messages begin with it.
+        source: its content, where that was read already.
 
     Raises:
-        UsageError: it cannot be read, is not Python, or raises an error.
+        UsageError: it cannot be read, is not Python, raises an error, or was run with another content than ``source``.
+    """
+    if path not in _RUN:
+        _RUN[path] = _run(path, what, read_file(path, what) if source is None else source)
+    if source not in (None, source_of(path)):
+        raise UsageError(f"{what}: {path} has changed since this process has run it; start again")
+    return _RUN[path]
+
+
+def read_file(path: Path, what: str) -> bytes:
+    """The content of a file; ``what`` begins the message.
+
+    Raises:
+        UsageError: it cannot be read.
     """
     try:
-        source = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{what}: cannot read {path}: {error.strerror or error}") from None
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise UsageError(f"{what}: cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def loaded(path: Path) -> ModuleType:
+    """The module of a file that this process has run.
+
+    Raises:
+        KeyError: it has not.
+    """
+    return _RUN[path]
+
+
+def source_of(path: Path) -> bytes:
+    """The content of the file as this process has run it, whatever became of it since; see `loaded`."""
+    return bytes(getattr(_RUN[path], SOURCE))
+
+
+def sha256(source: bytes) -> str:
+    """The digest by which the content of a file is told from another."""
+    return hashlib.sha256(source).hexdigest()
+
+
+def _run(path: Path, what: str, source: bytes) -> ModuleType:
     digest = hashlib.sha256(bytes(path.resolve()) + b"\0" + source).hexdigest()
-    name = f"own_{digest[:16]}.{path.stem}"
-    if name not in sys.modules:
-        module = ModuleType(name)
-        module.__file__ = str(path)
-        setattr(module, SOURCE, source)
-        sys.modules[name] = module  # pydantic and dataclasses look up annotations there
-        try:
-            with own_code(path, what):
-                exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return sys.modules[name]
+    module = ModuleType(f"own_{digest[:16]}.{path.stem}")
+    module.__file__ = str(path)
+    setattr(module, SOURCE, source)
+    sys.modules[module.__name__] = module  # pydantic and dataclasses look up annotations there
+    try:
+        with own_code(path, what):
+            exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
+    except BaseException:
+        del sys.modules[module.__name__]
+        raise
+    return module
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 from cli import args_of_run
 from consts import (
     CHECKPOINT_DIR,
+    CODE_DIR,
     COMMAND_FILE,
     CONFIG_FILE,
     DONE,
@@ -24,7 +25,8 @@ from consts import (
     SUMMARY_FILE,
 )
 from schemas import HARMLESS, Args
-from utils import UserError, read_json, write_json, write_text
+from sections.files import source_of
+from utils import UserError, atomic_write, read_json, write_json, write_text
 
 
 class RunFolder:
@@ -64,7 +66,7 @@ class RunFolder:
         return cls(path)
 
     def write_start(self, args: Args, command: str, environment: Mapping[str, Any]) -> None:
-        """Write settings, command, versions, and a first summary."""
+        """Write settings, command, versions, a copy of the user's own code as it was run, and a first summary."""
         import yaml
 
         with self.writing(CONFIG_FILE):
@@ -73,17 +75,17 @@ class RunFolder:
             write_text(self.path / COMMAND_FILE, command.encode(errors="backslashreplace").decode() + "\n")
         with self.writing(ENVIRONMENT_FILE):
             write_json(self.path / ENVIRONMENT_FILE, environment)
+        for name, file in args.code().items():
+            copy = self.path / CODE_DIR / name / file.name
+            with self.writing(str(copy.relative_to(self.path))):
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_write(copy) as stream:
+                    stream.write(source_of(file))
         self.begin_summary(args)
 
     def begin_summary(self, args: Args) -> None:
         """Write ``summary.json`` as it is from the start of a run on."""
-        self.update_summary(
-            status=RUNNING,
-            method=args.method.method,
-            model=args.model.model,
-            dataset=args.data.dataset,
-            seed=args.optim.seed,
-        )
+        self.update_summary(status=RUNNING, **args.labels(), seed=args.optim.seed)
 
     def summary(self) -> dict[str, Any]:
         """The contents of ``summary.json``; empty if it is missing or damaged, since it can be recomputed."""
@@ -166,21 +168,25 @@ class RunFolder:
 
 def find_unfinished(parent: Path, args: Args) -> Path | None:
     """The newest run folder under ``parent`` with the settings of ``args`` that is neither done nor in use."""
-    wanted = {name: value for name, value in args.flat().items() if name not in HARMLESS}
+    wanted = _told_apart(args)
     for config in sorted(parent.glob(f"*/{CONFIG_FILE}"), key=lambda path: path.stat().st_mtime, reverse=True):
         folder = RunFolder(config.parent)
         try:
-            before = args_of_run(folder.path).flat()
+            before = _told_apart(args_of_run(folder.path))
         except UserError:  # not a run folder, damaged, or with settings that are gone
             continue
         unfinished = folder.summary().get("status") != DONE
         if wanted.get("precision") == "auto" and before["precision"] in ("fp32", "bf16"):  # what auto may have chosen
             before["precision"] = "auto"
         unfinished = unfinished and any(folder.checkpoints.glob("*.ckpt"))  # otherwise there is nothing to resume
-        same = {name: value for name, value in before.items() if name not in HARMLESS} == wanted
-        if unfinished and same and not folder.is_in_use():
+        if unfinished and before == wanted and not folder.is_in_use():
             return config.parent
     return None
+
+
+def _told_apart(args: Args) -> dict[str, Any]:
+    """The settings that make two runs different ones; of the user's own code its content, not where it lies."""
+    return {name: value for name, value in (args.flat() | args.labels()).items() if name not in HARMLESS}
 
 
 def is_done(path: Path) -> bool:

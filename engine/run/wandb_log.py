@@ -104,7 +104,7 @@ class WandbLog(Dashboard):
             project=self._args.run.wandb_project or os.environ.get("WANDB_PROJECT") or PROJECT,
             name=os.environ.get("WANDB_NAME") or self._folder.name,
             group=self._args.run.wandb_group or os.environ.get("WANDB_RUN_GROUP") or default_group(self._args),
-            tags=tags(self._args), config=self._args.effective(), dir=str(self._folder.absolute()), id=run_id,
+            tags=tags(self._args), config=self._args.effective() | self._args.labels(), dir=str(self._folder.absolute()), id=run_id,
             resume="allow", mode=self._mode, settings=settings,
         )  # fmt: skip
         offline = f"wandb: logged offline; upload with: wandb sync {self._folder / WANDB_DIR}/offline-run-*"
@@ -157,7 +157,7 @@ def default_group(args: Args) -> str:
     """What the dashboard groups runs by: of a sweep its folder, else method, model and data set, whatever the seed."""
     if args.run.name.startswith(TRIAL):
         return Path(args.run.path).resolve().name[:_MAX_GROUP]
-    return f"{args.method.method} {args.model.model} {args.data.dataset}"
+    return " ".join(args.labels().values())
 
 
 def tags(args: Args) -> list[str]:
@@ -165,5 +165,5 @@ def tags(args: Args) -> list[str]:
     parent = Path(args.run.path).resolve().name
     given = [word.strip() for word in os.environ.get("WANDB_TAGS", "").split(",")]
     study = [] if parent == RunArgs.model_fields["path"].default else [parent[:_MAX_TAG]]
-    words = [args.method.method, args.model.model, args.data.dataset, *study, *given]
+    words = [*args.labels().values(), *study, *given]
     return [*dict.fromkeys(filter(None, words))]

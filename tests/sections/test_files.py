@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sections.files import SOURCE, load_file
+from sections.files import load_file, loaded, source_of
 from utils import UsageError
 
 
@@ -17,14 +17,16 @@ def write(folder: Path, text: str, name: str = "own.py") -> Path:
     return path
 
 
-def test_a_file_is_run_once_until_it_changes_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+def test_a_file_is_run_once_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     path = write(tmp_path, "from __future__ import annotations\nmarks = []\nname = __name__\n")
     first = load_file(path, "--model x")
     first.marks.append(1)
     assert load_file(path, "--model x") is first and first.name.rpartition(".")[2] == "own"
-    assert getattr(first, SOURCE) == path.read_bytes()
-    write(tmp_path, "marks = [2]\n")
-    assert load_file(path, "--model x").marks == [2]
+    assert loaded(path) is first and source_of(path) == path.read_bytes()
+    write(tmp_path, "marks = [2]\n")  # what it becomes meanwhile is for the next process
+    assert load_file(path, "--model x") is first and b"__name__" in source_of(path)
+    with pytest.raises(UsageError, match=r"--model x: .*own.py has changed since this process has run it"):
+        load_file(path, "--model x", path.read_bytes())
     assert [each.name for each in tmp_path.iterdir()] == ["own.py"]
 
 
@@ -60,7 +62,11 @@ def test_an_error_is_one_line_with_its_place_and_can_be_mended(text: str, expect
 
 
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
-    for path, reason in ((tmp_path / "none.py", "No such file"), (tmp_path, "Is a directory")):
+    for path, reason in (
+        (tmp_path / "none.py", "No such file"),
+        (tmp_path, "Is a directory"),
+        (tmp_path / "a\0b.py", "embedded null byte"),
+    ):
         with pytest.raises(UsageError, match=f"--model z: cannot read .*: {reason}"):
             load_file(path, "--model z")
 
