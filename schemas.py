@@ -21,6 +21,7 @@ from sections.fields import Section, build, fields_of
 from sections.files import sha256, source_of
 from sections.model import ModelArgs
 from sections.modules import Modules, Overlap
+from sections.own import own_rule
 from sections.parts import found
 from sections.phases import Phases
 from sections.rule import DEFAULT_METHOD, MethodArgs
@@ -42,10 +43,13 @@ HARMLESS = frozenset(RunArgs.model_fields) - {"precision", "compile", "num_repli
 }  # fmt: skip
 
 
+Rules = Mapping[str, type[MethodArgs]]  # by name, or of the user's own by the path of their file
+
+
 @cache
-def method_sections() -> dict[str, type[MethodArgs]]:
-    """Name of every method and its section."""
-    return found("sections.rules", MethodArgs)
+def method_sections(*own: str) -> dict[str, type[MethodArgs]]:
+    """Name of every method and its section; before them, by path, those of the user's ``own`` (`sections.own`)."""
+    return {path: own_rule(path).section for path in own} | found("sections.rules", MethodArgs)
 
 
 @cache
@@ -221,7 +225,8 @@ class Args(Section):
 
 def sections_for(method: str) -> dict[str, type[Section]]:
     """The sections of a run with ``method``: its own takes the place of the general one."""
-    return SECTIONS | {"method": method_sections()[method]}
+    own = [method] if code_file(method) else []
+    return SECTIONS | {"method": method_sections(*own)[method]}
 
 
 @cache
@@ -238,7 +243,7 @@ def build_args(values: Mapping[str, Any]) -> Args:
 
     Raises:
         pydantic.ValidationError: a value or a combination is impossible.
-        KeyError: the method does not exist.
+        KeyError: the method does not exist, or its file was not run (`sections.files.load_file`).
     """
     method = str(values.get("method", DEFAULT_METHOD))
     return Args(**{name: build(section, values) for name, section in sections_for(method).items()})

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from cli.build import SHORT, STUDY_SWITCHES, evaluate_parser, report_parser, sweep_parser, train_parser
+from cli import code
+from cli.build import (
+    SHORT,
+    STUDY_SWITCHES,
+    evaluate_parser,
+    reference_parser,
+    report_parser,
+    sweep_parser,
+    train_parser,
+)  # fmt: skip
 from cli.messages import explain
-from cli.settings import Item, check_effects, check_needs, read_config, read_resumed, read_run
-from consts import PROGRAM
-from schemas import DEFAULT_METHOD, Args, build_args, method_sections
+from cli.settings import Given, Item, check_effects, check_needs, check_resumed, find_run, read_files, read_run
+from consts import CODE_SETTINGS, PROGRAM
+from schemas import DEFAULT_METHOD, Args, Rules, build_args, method_sections
 from sections.fields import FALSE_WORDS, TRUE_WORDS
-from utils import UsageError, did_you_mean
+from utils import UsageError, code_file, did_you_mean
 
-__all__ = ["Command", "args_of_run", "check_same_images", "parse"]
+__all__ = ["Command", "args_of_run", "check_same_images", "parse", "rules_of"]
 
 
 @dataclass(frozen=True)
@@ -60,15 +69,33 @@ def parse(argv: Sequence[str]) -> Command:
     return _train_command(words, text)
 
 
-def args_of_run(folder: Path) -> Args:
-    """The settings of a run.
+def args_of_run(
+    folder: Path, typed: Mapping[str, str] | None = None, warn: Callable[[str], None] = lambda line: None
+) -> Args:
+    """The settings of a run; its code, where that is the user's own, is run (`code.of_run`).
+
+    Args:
+        folder: of the run.
+        typed: files with its code that the user named beside it, by setting.
+        warn: called with a line for every file that has changed since.
 
     Raises:
-        UsageError: ``folder`` is not a run folder, or its settings are not possible ones.
+        UsageError: ``folder`` is not a run folder, its settings are not possible ones, or its code must not be run.
     """
-    values = read_run(folder)
-    method = _choose_method({}, values["method"].value)
+    values, rules, warnings = read_run(folder, typed or {})
+    for line in warnings:
+        warn(line)
+    method = _choose_method({}, values["method"].value, rules)
     return _validated(values | {"method": Item(method, "method")})
+
+
+def rules_of(words: Sequence[str]) -> Rules:
+    """The rules that a training command may choose: the project's, and those in files that it names.
+
+    Raises:
+        UsageError: such a file cannot be used.
+    """
+    return _given([_normalise(word) for word in words])[0].rules
 
 
 def check_same_images(own: Args, *others: Args, flag: str = "--cka") -> None:
@@ -124,43 +151,68 @@ def _normalise(word: str) -> str:
 def _train_command(words: Sequence[str], text: str) -> Command:
     if {"-h", "--help"} & set(words):
         rest = [word for word in words if word not in ("-h", "--help")]
-        space = vars(train_parser(with_help=False).parse_known_args(rest)[0])
-        train_parser(_choose_method(space, None) if _names_a_method(space) else None).parse_args(["--help"])
-    space = train_parser().parse_strictly(words)
+        rules = read_files([], _referred(rest)[1]).rules
+        space = vars(train_parser(rules, with_help=False).parse_known_args(rest)[0])
+        chosen = _choose_method(space, None, rules) if _names_a_method(space) else None
+        train_parser(rules, chosen).parse_args(["--help"])
+    (values, rules, warnings), folder, typed = _given(words)
+    space = train_parser(rules).parse_strictly(words)
     flags = {
-        name: Item(",".join(value) if isinstance(value, list) else value, f"--{name}")
+        name: Item(code.named(_text(value), f"--{name}") if name in CODE_SETTINGS else _text(value), f"--{name}")
         for name, value in space.items()
         if name not in ("config", "print_config", "method") and not name.startswith(SHORT)
     }
-    values: dict[str, Item] = {}
-    for path in space["config"]:
-        values |= read_config(Path(path))
-    if "resume" in values and values["resume"].value not in (None, "auto"):
+    if folder is None and "resume" in values and values["resume"].value not in (None, "auto"):
         raise UsageError(f"{values['resume'].source}: only auto can stand in a file; give --resume RUN by itself")
-    resuming = "resume" in flags and flags["resume"].value != "auto"
-    if resuming:
+    if folder is not None:
         if space["config"]:
             raise UsageError("--resume RUN takes its settings from the run; leave --config out")
-        method_flag = {"method": Item(_choose_method(space, None), "--method")} if _names_a_method(space) else {}
-        values = read_resumed(flags | method_flag)
-    method = _choose_method(space, values["method"].value if "method" in values else None)
-    values |= {name: item for name, item in flags.items() if not (resuming and name == "resume")}
-    values["method"] = Item(method, "--method")
-    values, warnings = check_effects(values, method)
+        space = {name: value for name, value in space.items() if name not in typed}
+        flags = {name: item for name, item in flags.items() if name not in (*typed, "resume")}
+        method_flag = {"method": Item(_choose_method(space, None, rules), "--method")} if _names_a_method(space) else {}
+        check_resumed(folder, values, flags | method_flag)
+        flags["resume"] = Item(str(folder), "--resume")
+    method = _choose_method(space, values["method"].value if "method" in values else None, rules)
+    values = values | flags | {"method": Item(method, "--method")}
+    values, more = check_effects(values, method, rules)
     args = _validated(values)
-    warnings += check_needs(values, args)
-    return Command(
-        "print_config" if space["print_config"] else "train", text, args, warnings=[*warnings, *args.warnings()]
-    )
+    warnings = [*warnings, *more, *check_needs(values, args), *args.warnings()]
+    return Command("print_config" if space["print_config"] else "train", text, args, warnings=warnings)
+
+
+def _referred(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a command says of other files before its flags are understood, since these depend on the rule.
+
+    Returns:
+        The values of the flags that name them; and those of `CODE_SETTINGS` among them.
+    """
+    space = vars(reference_parser().parse_known_args(list(words))[0])
+    return space, {name: space[name] for name in CODE_SETTINGS if space[name] is not None}
+
+
+def _given(words: Sequence[str]) -> tuple[Given, Path | None, dict[str, str]]:
+    """What files, or the run to go on with, give to a command; that run's folder; and its code that the user typed."""
+    space, typed = _referred(words)
+    if space["resume"] in (None, "auto"):
+        return read_files([Path(path) for path in space["config"]], typed), None, {}
+    folder = find_run(space["resume"], space["path"])
+    typed = {name: value for name, value in typed.items() if code_file(value)}
+    return read_run(folder, typed), folder, typed
+
+
+def _text(value: Any) -> Any:
+    return ",".join(value) if isinstance(value, list) else value
 
 
 def _names_a_method(space: Mapping[str, Any]) -> bool:
     return "method" in space or any(key.startswith(SHORT) for key in space)
 
 
-def _choose_method(space: Mapping[str, Any], from_files: Any) -> str:
-    """The method that ``--method``, its short forms and the files ask for together."""
-    wanted = {space["method"]: f"--method {space['method']}"} if "method" in space else {}
+def _choose_method(space: Mapping[str, Any], from_files: Any, rules: Rules) -> str:
+    """The method that ``--method``, its short forms and the files ask for together; one of ``rules``."""
+    wanted = {}
+    if "method" in space:
+        wanted[code.named(space["method"], "--method")] = f"--method {space['method']}"
     refused = set()
     for key in [key for key in space if key.startswith(SHORT)]:
         name, value = key.removeprefix(SHORT), str(space[key]).lower()
@@ -174,8 +226,11 @@ def _choose_method(space: Mapping[str, Any], from_files: Any) -> str:
         raise UsageError(f"{' and '.join(wanted.values())} exclude each other; give one")
     method = str(next(iter(wanted), from_files or DEFAULT_METHOD))
     known = sorted(method_sections())
-    if method not in known:
-        raise UsageError(f"--method {method!r}: allowed is one of {', '.join(known)}{did_you_mean(method, known)}")
+    if method not in rules:
+        raise UsageError(
+            f"--method {method!r}: allowed is one of {', '.join(known)}{did_you_mean(method, known)}, or the path of a "
+            "file that ends in .py"
+        )
     if method not in refused:
         return method
     if wanted:

@@ -15,10 +15,10 @@ from typing import Any, NoReturn
 from pydantic.fields import FieldInfo
 
 from cli.messages import choices, is_boolean, is_list, range_text
-from consts import PROGRAM
-from schemas import SECTIONS, MethodArgs, method_sections
+from consts import CODE_SETTINGS, PROGRAM
+from schemas import SECTIONS, MethodArgs, Rules
 from sections.fields import Composite, Section, extra, fields_of, own_fields
-from utils import EXIT_USAGE, did_you_mean, printable
+from utils import EXIT_USAGE, UsageError, code_file, did_you_mean, printable
 
 STUDY_SWITCHES = {  # studies that are switched on or off: files of studies/, and their help
     "early_exit": "accuracy against cost when confident images leave at an early block",
@@ -76,18 +76,19 @@ def _add_setting(group: argparse._ArgumentGroup, name: str, field: FieldInfo) ->
 
 
 def _title(section: type[Section]) -> str:
-    return (section.__doc__ or "").partition("\n")[0].rstrip(".")
+    return (section.__doc__ or section.__name__).partition("\n")[0].rstrip(".")
 
 
-def _add_methods(parser: Parser, method: str | None) -> None:
+def _add_methods(parser: Parser, rules: Rules, method: str | None) -> None:
     """Add general settings, option groups, then each rule's own settings; with ``method``, only what it takes."""
     general = parser.add_argument_group(_title(MethodArgs))
-    names = "{" + ",".join(sorted(method_sections())) + "}"
+    project = [name for name in rules if not code_file(name)]
+    names = "{" + ",".join([*sorted(project), "FILE.py"]) + "}"
     text = f"{MethodArgs.model_fields['method'].description} [default {MethodArgs.model_fields['method'].default}]"
     general.add_argument("--method", metavar=names, default=argparse.SUPPRESS, help=text)
-    for name in method_sections():
+    for name in project:
         _add_switch(general, name, f"{SHORT}{name}", f"short for --method {name}")
-    chosen = [section for name, section in method_sections().items() if method in (None, name)]
+    chosen = [section for name, section in rules.items() if method in (None, name)]
     owners: dict[type[Section], argparse._ArgumentGroup] = {MethodArgs: general}
     done = {"method"}
     for section in chosen:
@@ -110,8 +111,12 @@ def _groups(section: type[Section]) -> Iterator[type[Section]]:
         yield from _groups(group)
 
 
-def train_parser(method: str | None = None, *, with_help: bool = True) -> Parser:
-    """The parser of a training command; with ``method``, without the flags of other methods."""
+def train_parser(rules: Rules, method: str | None = None, *, with_help: bool = True) -> Parser:
+    """The parser of a training command that may choose of ``rules``; with ``method``, without the flags of others.
+
+    Raises:
+        UsageError: a setting of a rule of the user's own has the name of another flag.
+    """
     parser = Parser(
         prog=PROGRAM,
         usage=f"python {PROGRAM} [flags]",
@@ -130,13 +135,26 @@ def train_parser(method: str | None = None, *, with_help: bool = True) -> Parser
         "--config", action="append", default=[], metavar="FILE.yaml", help="take settings from a file; later ones win"
     )
     files.add_argument("--print_config", action="store_true", help="print the resolved settings as YAML and end")
-    for title, section in SECTIONS.items():
-        if title == "method":
-            _add_methods(parser, method)
-            continue
-        group = parser.add_argument_group(_title(section))
-        for name, field in own_fields(section).items():
-            _add_setting(group, name, field)
+    try:
+        for title, section in SECTIONS.items():
+            if title == "method":
+                _add_methods(parser, rules, method)
+                continue
+            group = parser.add_argument_group(_title(section))
+            for name, field in own_fields(section).items():
+                _add_setting(group, name, field)
+    except argparse.ArgumentError as error:
+        own = ", ".join(name for name in rules if code_file(name))
+        raise UsageError(f"--method {own}: {error.argument_name} is a flag of every run; rename the setting") from None
+    return parser
+
+
+def reference_parser() -> Parser:
+    """The parser of those flags of a training command on which it depends what other flags there are."""
+    parser = Parser(prog=PROGRAM, allow_abbrev=False, add_help=False)
+    for name in (*CODE_SETTINGS, "resume", "path"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--config", action="append", default=[])
     return parser
 
 
@@ -148,6 +166,12 @@ def report_parser() -> Parser:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, folders that hold some, or a runs.csv")
     parser.add_argument("--out", metavar="FOLDER", help="where to write [default report]")
     return parser
+
+
+def _own_file(text: str) -> str:
+    if code_file(text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed is the path of a file that ends in .py")
+    return text
 
 
 def _points(text: str) -> float:
@@ -165,6 +189,10 @@ def evaluate_parser() -> Parser:
     parser.add_argument("runs", nargs=1, metavar="RUN", help="a run folder")
     parser.add_argument("--weights", choices=("best", "last"), default="best", help="which checkpoint [default best]")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0, ... [default auto]")
+    parser.add_argument(
+        "--method", type=_own_file, metavar="FILE.py",
+        help="the file with the rule of RUN, where that was one of your own that this machine has not run yet",
+    )  # fmt: skip
     studies = parser.add_argument_group("Studies", "each writes a table and a figure into the folder of RUN")
     for name, help_text in STUDY_SWITCHES.items():
         _add_switch(studies, name, name, f"{help_text} [default off]")

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sections import parts
+from sections.own import own_rule
+from utils import code_file
 
 if TYPE_CHECKING:
     from methods._base import Method
@@ -20,7 +22,9 @@ def names() -> list[str]:
 
 
 def load(name: str) -> type[Method]:
-    """Import ``methods/<name>.py`` and return the one method it defines."""
+    """Import ``methods/<name>.py`` and return the one method it defines; or that of a file of the user's own."""
     from methods._base import Method
 
+    if code_file(name):
+        return own_rule(name).method
     return parts.only("methods", name, Method)  # type: ignore[type-abstract]

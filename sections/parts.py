@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from typing import TypeVar
 
 from utils import UserError
@@ -35,3 +36,13 @@ def only(package: str, name: str, kind: type[Kind]) -> type[Kind]:
 def found(package: str, kind: type[Kind]) -> dict[str, type[Kind]]:
     """By file name, what each file of ``package`` defines."""
     return {name: only(package, name, kind) for name in names(package)}
+
+
+def foreign_settings(rule: type, section: type) -> str | None:
+    """Why a rule does not read the settings that stand in its own ``section``, as in a copied file; else None."""
+    declared = vars(rule).get("__annotations__", {}).get("args", "")
+    module = vars(sys.modules[rule.__module__])
+    kind = module.get(declared) if isinstance(declared, str) else declared
+    if not isinstance(kind, type) or issubclass(section, kind):
+        return None
+    return f"{rule.__name__} reads the settings of another rule (args: {kind.__name__}); its own are {section.__name__}"

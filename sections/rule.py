@@ -25,7 +25,9 @@ class MethodArgs(Composite):
 
     BLOCKS_ALONE: ClassVar[bool] = False
 
-    method: str = setting(DEFAULT_METHOD, "training rule; --NAME is short for --method NAME")
+    method: str = setting(
+        DEFAULT_METHOD, "training rule, or the file of one of your own; --NAME is short for --method NAME"
+    )
     first_trainable_block: int = setting(
         0, "blocks before this one stay as initialised (weights and statistics); negative counts from the end"
     )

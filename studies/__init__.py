@@ -12,6 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from consts import CODE_SETTINGS, TEST
+
 if TYPE_CHECKING:
     import cli
 
@@ -31,18 +33,21 @@ def evaluate(command: cli.Command) -> None:
 
     options = dict(command.options)
     paths = [Path(path) for path in (*options["runs"], options["cka"]) if path is not None]
-    settings = [cli.args_of_run(path) for path in paths]
+    typed = {name: options[name] for name in CODE_SETTINGS if options.get(name) is not None}
+    warnings: list[str] = []
+    settings = [cli.args_of_run(path, typed if path == paths[0] else {}, warnings.append) for path in paths]
     cli.check_same_images(*settings)
 
     from loguru import logger
 
-    from consts import TEST
     from engine.devices import tf32_obstacle, use_device
     from engine.evaluation import evaluate as measure
     from engine.run.console import log_to_terminal
     from engine.trained import load_trained
 
     log_to_terminal()
+    for line in warnings:
+        logger.warning(line)
     device = use_device(options["device"], deterministic=any(args.optim.deterministic for args in settings))
     if any(args.run.precision == "tf32" for args in settings) and (obstacle := tf32_obstacle(device)):
         logger.warning(f"Trained in tf32, measured in fp32 on {device}: {obstacle}")

@@ -32,15 +32,19 @@ def check(file: SweepFile, engine: str = "local") -> None:
     Raises:
         UsageError: one line that names the file and what is wrong.
     """
-    known = known_names() | set(method_sections()) | {"config"}
+    trials = [(values, words_of(file, values)) for values in combinations(file.varied, MAX_CHECKED)]
+    try:
+        rules = {name: section for _, words in trials for name, section in cli.rules_of(words).items()}
+    except UsageError as error:
+        raise UsageError(f"{file.path}: {error}") from None
+    known = known_names(rules) | set(method_sections()) | {"config"}
     for name in file.parameters:
         plain = name.replace("-", "_")
         if plain in _OURS:
             raise UsageError(f"{file.path}: parameters.{name}: a sweep sets this flag itself")
         if plain not in known:
             raise UsageError(f"{file.path}: unknown flag parameters.{name}{did_you_mean(plain, known)}")
-    for values in combinations(file.varied, MAX_CHECKED):
-        words = words_of(file, values)
+    for values, words in trials:
         try:
             args = parse(words)
         except UsageError as error:
