@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from consts import CONFIG_FILE, METRICS_FILE, RUNNING, SUMMARY_FILE
+from consts import CODE_SETTINGS, CONFIG_FILE, METRICS_FILE, RUNNING, SUMMARY_FILE, digest_name
 from reports.files import MAX_BLOCKS, Line, finite, printable, read_json, read_metrics, read_yaml, summary_of
-from utils import UsageError, UserError
+from utils import UsageError, UserError, short_name
 
 SEARCH_DEPTH = 2  # experiments/RUN and experiments/studies/RUN are found from experiments/
 
@@ -70,7 +70,7 @@ def load_run(folder: Path) -> Run:
     """Read a run folder, finished or not; `Run.problems` says what could not be read."""
     problems: list[str] = []
     summary = read_json(folder / SUMMARY_FILE, problems)
-    config = read_yaml(folder / CONFIG_FILE, problems)
+    config = _as_shown(read_yaml(folder / CONFIG_FILE, problems))
     steps, epochs = read_metrics(folder / METRICS_FILE, problems)
     derived = summary_of(steps, epochs)
     if summary.get("status") == RUNNING:  # numbers in the summary are then those of before the run was resumed
@@ -78,6 +78,13 @@ def load_run(folder: Path) -> Run:
     else:
         summary = derived | {key: value for key, value in summary.items() if value is not None}
     return Run(folder, printable(folder.resolve().name), summary, config, steps, epochs, tuple(problems))
+
+
+def _as_shown(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings in which the user's own code has a name in place of its path, and a digest that can be read."""
+    shown = {name: short_name(config[name]) for name in CODE_SETTINGS if isinstance(config.get(name), str)}
+    digests = {key: str(config[key])[:8] for key in map(digest_name, CODE_SETTINGS) if key in config}
+    return config | shown | digests
 
 
 def find_runs(paths: Sequence[Path]) -> list[Run]:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from sweeps.space import Scalar, to_text
 from sweeps.study import BEST_EPOCH, BEST_VALUE, SweepStudy
 from sweeps.trial import TrialProcess
-from utils import duration
+from utils import duration, short_name
 
 
 class Display:
@@ -88,5 +88,5 @@ def show_values(values: Mapping[str, Scalar]) -> str:
 
 
 def show_value(value: Any) -> str:
-    """A number in four digits, anything else as it is."""
-    return f"{value:.4g}" if isinstance(value, float) else to_text(value)
+    """A number in four digits, code of the user's own by its name, anything else as it is."""
+    return f"{value:.4g}" if isinstance(value, float) else short_name(to_text(value))
