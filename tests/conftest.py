@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 import methods
+from cli import code
 from consts import NETWORKS
 from datamodules.base import Batch, DataSpec
 from methods._base import Method
 from model import Backbone, Shape, build_backbone, convolutional_block, mlp
-from schemas import ModelArgs, build_args
+from schemas import ModelArgs, build_args, method_sections
 from sections.task import TASKS
 from sections.tasks._base import TaskArgs
+from utils import UsageError, code_file, short_name
 
 CLASSES = tuple("abcde")
+RULES = dict(method_sections())  # with --rule, that rule alone
 
 
 def of_task(section: type[TaskArgs]) -> dict[str, object]:
@@ -67,6 +72,38 @@ PHASED: dict[str, tuple[str, dict[str, object]]] = {
     f"{case} sequential": (CASES[case][0], CASES[case][1] | {"sequential": True, "epochs": 21})
     for case in ("dgl", "dgl ssl", "dgl ssl rotate", "dgl supcon", "predsim", "predsim local classifier", "infopro")
 }
+
+# What --rule runs: what every rule promises, and that no flag is without effect.
+CONTRACT = [Path(__file__).parent / "methods" / name for name in ("test_contract.py", "test_flags.py")]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rule", metavar="FILE", help="what every rule promises, of one of your own: --rule=path/rule.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if file := config.getoption("--rule"):
+        try:
+            if code_file(file) is None:
+                raise UsageError(f"--rule {file}: allowed is the path of a file that ends in .py")
+            rule = code.named(file, "--rule")
+            section = method_sections(rule)[rule]
+        except UsageError as error:
+            raise pytest.UsageError(str(error)) from None
+        for known, own in ((RULES, {rule: section}), (CASES, {short_name(rule): (rule, {})})):
+            known.clear()
+            known.update(own)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    other = collection_path.suffix == ".py" and collection_path not in CONTRACT
+    return True if config.getoption("--rule") and other else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--rule"):
+        items[:] = [item for item in items if {"case", "rule"} & getattr(item, "callspec", CASES).params.keys()]
+
 
 torch.set_num_threads(
     1

@@ -14,6 +14,7 @@ import tasks
 from datamodules.base import Batch
 from methods._base import Method
 from schemas import method_sections
+from sections.parts import foreign_settings
 from sections.task import TASKS
 from tests.conftest import CASES, build, gradients, make_batch, make_method, seed, strided_backbone
 
@@ -30,7 +31,10 @@ def test_every_rule_and_task_has_its_section(part: str) -> None:
     room, _, name = part.partition("/")
     folder, known = SECTIONS[room]
     assert name in known, f"{part}.py has no settings: write {folder}/{name}.py, with the groups that it takes"
-    assert (methods if room == "methods" else tasks).load(name).__doc__, f"the class of {part}.py has no docstring"
+    kind = (methods if room == "methods" else tasks).load(name)
+    assert kind.__doc__, f"the class of {part}.py has no docstring"
+    foreign = foreign_settings(kind, known[name])
+    assert foreign is None, f"{part}.py: {foreign}, of {folder}/{name}.py"
 
 
 @pytest.mark.parametrize("section", [f"{folder}/{name}" for folder, known in SECTIONS.values() for name in known])

@@ -24,11 +24,12 @@ from engine.layouts import build_layout
 from engine.loop.layout import Course
 from engine.loop.optimizer import build_optimizer
 from model import build_backbone
-from schemas import Args, method_sections, settings_of
+from schemas import Args, settings_of
 from sections.fields import extra, fields_of
 from sections.model import ModelArgs
 from sections.run import DataArgs, OptimArgs
-from utils import UsageError
+from tests.conftest import RULES
+from utils import UsageError, short_name
 
 CLASSES = tuple(name for group in SUPER_CLASSES[0] for name in group)
 SPEC = DataSpec("random", 3, 16, 16, CLASSES, (0.5,) * 3, (0.5,) * 3)
@@ -47,13 +48,13 @@ def flags_of(rule: str) -> list[str]:
     """Every flag of a rule, its network, images and optimiser that is to change what is learned."""
     return [
         name
-        for section in (method_sections()[rule], ModelArgs, OptimArgs, DataArgs)
+        for section in (RULES[rule], ModelArgs, OptimArgs, DataArgs)
         for name, field in fields_of(section).items()
         if name not in LOADED | FIXED and not extra(field, "measures")
     ]
 
 
-PAIRS = [(rule, name) for rule in method_sections() for name in flags_of(rule)]
+PAIRS = [(rule, name) for rule in RULES for name in flags_of(rule)]
 
 
 def values_of(field: FieldInfo) -> list[object]:
@@ -131,14 +132,14 @@ def accepted(rule: str, name: str, words: tuple[str, ...]) -> Iterator[str]:
                 yield flag
 
 
-@pytest.mark.parametrize(("rule", "name"), PAIRS, ids=[f"{rule}-{name}" for rule, name in PAIRS])
+@pytest.mark.parametrize(("rule", "name"), PAIRS, ids=[f"{short_name(rule)}-{name}" for rule, name in PAIRS])
 def test_a_flag_that_a_rule_accepts_changes_what_it_learns(rule: str, name: str) -> None:
-    words = (f"--{rule}", *context(rule, name))
+    words = (f"--method={rule}", *context(rule, name))
     flags = list(accepted(rule, name, words))
     assert flags, f"no value of --{name} is accepted with {' '.join(words)}"
     changes = (not alike(trained(words), train((*words, flag))) for flag in flags)
     every = choices(settings_of(rule)[name])  # of a choice each word, of a number any
-    ignored = f"{rule} accepts {', '.join(flags)} and ignores it: leave the group out of sections/rules/{rule}.py"
+    ignored = f"{rule} accepts {', '.join(flags)} and ignores it: leave the group out of {RULES[rule].__name__}"
     assert all(changes) if every else any(changes), ignored
 
 
