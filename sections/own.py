@@ -12,7 +12,7 @@ from sections import parts
 from sections.fields import build, extra, fields_of
 from sections.files import loaded, own_code
 from sections.rule import MethodArgs
-from utils import UsageError
+from utils import UsageError, code_file
 
 RULE = ("methods._base", "Method")  # by name, since it needs torch and stands in a room above
 RULE_BASES = "Method of methods/_base.py, or of a family as LocalMethod of methods/_local.py"
@@ -33,7 +33,10 @@ def own_rule(path: str) -> OwnRule:
         UsageError: it is not one rule with one section of settings, or they cannot be used; one line that says why.
         KeyError: it was not run.
     """
-    what, module, stem = f"--method {path}", loaded(Path(path)), Path(path).stem
+    what, file = f"--method {path}", Path(path)
+    if code_file(path) != file:
+        raise UsageError(f"{what}: a file holds one rule; give its path without what stands behind the colon")
+    module, stem = loaded(file), file.stem
     if stem in parts.names("methods"):
         raise UsageError(f"{what}: {stem} is a rule of the project, and a rule is called as its file; rename the file")
     if not (stem.isascii() and stem.isidentifier()):
@@ -44,7 +47,7 @@ def own_rule(path: str) -> OwnRule:
         raise UsageError(f"{what}: {method.__name__} does not define {', '.join(lacking)}")
     if foreign := parts.foreign_settings(method, section):
         raise UsageError(f"{what}: {foreign}")
-    with own_code(Path(path), what):
+    with own_code(file, what):
         build(section, {})
         for name, field in fields_of(section).items():
             if extra(field, "made") is None:

@@ -16,6 +16,8 @@ import yaml
 
 import cli
 import main
+from engine import trainer
+from engine.run.wandb_log import WandbLog
 from sections.files import sha256
 from tests.conftest import pytest_configure
 from tests.engine.test_threads import after
@@ -130,6 +132,7 @@ def test_a_settings_file_can_be_used_where_its_rule_is_elsewhere(tmp_path: Path)
         (["--method", "my/tempered"], "allowed is one of bp, cdni, critic, dfa, dgl"),
         (["--method", "my/none.py"], "--method my/none.py: cannot read "),
         (["--method", "my"], "or the path of a file that ends in .py"),
+        (["--method", "my/tempered.py:Tempered"], "a file holds one rule; give its path without what stands behind"),
     ],
 )
 def test_flags_that_make_no_sense_are_refused(words: list[str], message: str) -> None:
@@ -160,6 +163,7 @@ def test_stages_in_threads_have_the_same_bits(run, same) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_stages_in_processes_have_the_same_bits(run, same, tmp_path: Path) -> None:
     assert run(*OWN, "--mlp_hidden_dim", "16") == 0
     whole = run.state()
@@ -248,6 +252,55 @@ def test_reports_call_it_as_its_file_and_keep_other_code_apart(run, tmp_path: Pa
     assert "tempered" in page and "my/tempered.py" not in page
 
 
+def test_two_runs_of_one_file_have_the_code_that_each_was_trained_with(run, rule: Path, capsys) -> None:
+    """In one process, and that is not the code which the file holds by then."""
+    assert run(*OWN, "--epochs", "1") == 0
+    older = run.last
+    rule.write_text(RULE.replace("2.0", "2.5"))
+    newer = write(rule.with_name("newer.py"), rule.read_text())  # a process runs a path once
+    assert run("--method", str(newer), "--epochs", "1") == 0
+    (run.last / "config.yaml").write_text((run.last / "config.yaml").read_text().replace("newer.py", "tempered.py"))
+    (run.last / "code/method/newer.py").rename(run.last / "code/method/tempered.py")
+    one, other = (cli.args_of_run(folder).method for folder in (older, run.last))
+    assert (type(one).model_fields["temperature"].default, type(other).model_fields["temperature"].default) == (2, 2.5)
+    capsys.readouterr()
+    assert main.main(["evaluate", str(older), "--device", "cpu", "--cka", str(run.last)]) == 0
+    assert f"tempered.py has changed since {older} was started" in capsys.readouterr().out
+    curriculum = ["--curriculum", "easy_first", "--curriculum_teacher", str(older)]
+    assert run("--dgl", "--epochs", "1", *curriculum) == 0
+
+
+def test_the_dashboard_calls_it_as_its_file(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def log(mode, folder, config, tags, warn):
+        seen.append((config, tags))
+        return WandbLog("disabled", folder, config, tags, warn)
+
+    monkeypatch.setattr(trainer, "WandbLog", log)
+    assert run(*OWN, "--epochs", "1") == 0
+    [(config, tags)] = seen
+    assert tags == ["tempered", "VGGs", "digits"]
+    assert (config["method"], config["method_sha256"], config["temperature"]) == ("tempered", sha256(RULE.encode()), 2)
+
+
+def test_a_sweep_takes_it_as_a_value_of_method_and_its_flags(sweeper, capsys) -> None:
+    rules = sweeper.vary(method={"values": ["dgl", "my/tempered.py"]}, learning_rate={"value": 0.1})
+    assert sweeper(str(sweeper.write(parameters=rules))) == 0
+    assert sorted(row["method"] for row in sweeper.rows()) == ["dgl", "my/tempered.py"]
+    out = capsys.readouterr().out
+    assert re.search(r"^ *[01]  +done .*  tempered$", out, re.MULTILINE)
+    flags = rules | {"method": {"value": "my/tempered.py"}, "temperature": {"values": [1, 2]}}
+    assert sweeper(str(sweeper.write(parameters=flags))) == 0
+    for parameters, message in (
+        (flags | {"temperature": {"values": [1, -1]}}, "--temperature '-1': allowed is a number, above 0 (in the"),
+        (flags | {"method": {"values": ["my/none.py", "dgl"]}}, "sweep.yaml: --method my/none.py: cannot read "),
+        (flags | {"temprature": {"value": 1}}, "unknown flag parameters.temprature (did you mean temperature?)"),
+    ):
+        assert sweeper(str(sweeper.write(parameters=parameters))) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_the_contract_suite_takes_it(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "pytest", f"--rule={tmp_path / 'my/tempered.py'}", "--collect-only"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
@@ -269,6 +322,7 @@ def test_the_contract_suite_refuses_what_is_no_rule(value: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_contract_suite_passes_and_finds_a_flag_that_does_nothing(tmp_path: Path) -> None:
     def failed(text: str) -> list[str]:
         path = write(tmp_path / "idle.py", text)
