@@ -104,8 +104,8 @@ class WandbLog(Dashboard):
             project=self._args.run.wandb_project or os.environ.get("WANDB_PROJECT") or PROJECT,
             name=os.environ.get("WANDB_NAME") or self._folder.name,
             group=self._args.run.wandb_group or os.environ.get("WANDB_RUN_GROUP") or default_group(self._args),
-            tags=tags(self._args), config=self._args.effective() | self._args.labels(), dir=str(self._folder.absolute()), id=run_id,
-            resume="allow", mode=self._mode, settings=settings,
+            tags=tags(self._args), config=self._args.effective() | self._args.labels(),
+            dir=str(self._folder.absolute()), id=run_id, resume="allow", mode=self._mode, settings=settings,
         )  # fmt: skip
         offline = f"wandb: logged offline; upload with: wandb sync {self._folder / WANDB_DIR}/offline-run-*"
         self.address = f"wandb: see {self._run.url}" if self._mode == "online" else offline
