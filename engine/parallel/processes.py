@@ -60,6 +60,7 @@ class Processes(Layout):
             course.advance(step)
         if self._sender is not None:
             self._sender.flush()
+        self._ranks.tell_all(None)  # before the read, which would wait for ever for what a dead process has not sent
         return self._share(meter.read())
 
     def _item(self, step: int, course: Course) -> Item | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -14,13 +13,11 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from datamodules.base import Batch
+from engine.parallel.teardown import PATIENCE, abort, disconnect, new_group
 from engine.parallel.world import Alone, Value, was_launched
 from engine.run.signals import StopRequest
 from schemas import RunArgs
 from utils import EXIT_USAGE, UsageError, UserError
-
-# No wait lasts for ever: a process that dies closes its connections, which ends every wait for it.
-_PATIENCE = timedelta(days=7)
 
 
 class PeerGone(UserError):
@@ -58,12 +55,12 @@ class Ranks(Alone):
         return f"cuda:{os.environ.get('LOCAL_RANK', os.environ['RANK'])}"
 
     def _connect(self) -> None:
-        """Create the process groups; every process must create all of them, in the same order."""
+        """Create the process groups."""
         backend = "nccl" if self._has_gpus and not self.shares_gpu else "gloo"
-        self.data = _new_group(None, backend)
+        self.data = new_group(None, backend)
         for stage in range(self.num_stages if self.num_replicas > 1 else 0):
             members = list(range(stage * self.num_replicas, (stage + 1) * self.num_replicas))
-            groups = [_new_group(members, name) for name in (backend, "gloo")]
+            groups = [new_group(members, name) for name in (backend, "gloo")]
             if stage == self.stage:
                 self._siblings, self._siblings_control = groups
 
@@ -164,12 +161,6 @@ class Ranks(Alone):
                     grad.copy_(mean_N.view(grad.shape))
 
 
-def _new_group(members: list[int] | None, backend: str) -> dist.ProcessGroup:
-    group = dist.new_group(members, timeout=_PATIENCE, backend=backend)
-    assert isinstance(group, dist.ProcessGroup) or group is dist.GroupMember.NON_GROUP_MEMBER
-    return group  # type: ignore[return-value]
-
-
 def first_set(values: Sequence[Value | None]) -> Value | None:
     """The first that is not None."""
     return next((value for value in values if value is not None), None)
@@ -185,6 +176,7 @@ def lost_connections_told() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        abort()
         raise PeerGone(
             "lost the connection to another process of this run, which has ended; what was saved last is whole, go on "
             "from it with --resume auto"
@@ -201,14 +193,16 @@ def joined_ranks(args: RunArgs) -> Iterator[Ranks]:
     try:
         # A launcher that restarts the processes keeps its store, with the addresses of those that died: gloo would wait
         # for them, so every start has keys of its own.
-        store, rank, count = next(rendezvous("env://", timeout=_PATIENCE))
+        store, rank, count = next(rendezvous("env://", timeout=PATIENCE))
         store = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=_PATIENCE)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         reason = f"{error}".partition("\n")[0].strip()
         raise UserError(f"--layer_parallel processes: the processes cannot meet at {where}: {reason}") from None
     try:
         yield Ranks(args)
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        disconnect(failed=True)
+        raise
+    disconnect(failed=False)
