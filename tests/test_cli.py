@@ -77,7 +77,6 @@ USAGE_ERRORS = {
     "--layer_parallel threads": "--layer_parallel threads needs a rule whose blocks learn on their own",
     "--dgl --man --layer_parallel threads": "--man and --layer_parallel threads exclude each other: blocks then need",
     "--dgl --supcon_loss_weight 1 --pred_loss_weight 0": "--pred_loss_weight has no effect: it needs --ssl",
-    "--dgl --layer_parallel streams --dropout_prob 0.2": "the host draws its masks",
     "--dgl --layer_parallel streams --cuda_graph off": "streams run CUDA graphs side by side",
     "--dgl --layer_parallel threads --cuda_graph on": "layer-parallel layouts choose it themselves",
     "--infopro --num_modules 1 --label_weight_first 1": "--label_weight_first has no effect: it needs more than one",

@@ -17,7 +17,7 @@ import yaml
 import cli
 import main
 from engine import trainer
-from engine.run.wandb_log import WandbLog
+from engine.run.wandb_log import WandbLog, tags
 from sections.files import sha256
 from tests.conftest import pytest_configure
 from tests.engine.test_threads import after
@@ -273,14 +273,14 @@ def test_two_runs_of_one_file_have_the_code_that_each_was_trained_with(run, rule
 def test_the_dashboard_calls_it_as_its_file(run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def log(mode, folder, config, tags, warn):
-        seen.append((config, tags))
-        return WandbLog("disabled", folder, config, tags, warn)
+    def log(args, folder, warn):
+        seen.append((args.effective() | args.labels(), tags(args)))
+        return WandbLog(args, folder, warn)
 
     monkeypatch.setattr(trainer, "WandbLog", log)
     assert run(*OWN, "--epochs", "1") == 0
-    [(config, tags)] = seen
-    assert tags == ["tempered", "VGGs", "digits"]
+    [(config, words)] = seen
+    assert words == ["tempered", "VGGs", "digits"]
     assert (config["method"], config["method_sha256"], config["temperature"]) == ("tempered", sha256(RULE.encode()), 2)
 
 
