@@ -33,6 +33,8 @@ def train(command: cli.Command) -> None:
     if args.run.tensorboard:
         check_tensorboard()
     must_launch = world.must_launch(args.run)
+    if world.is_leader() and not args.run.resume:
+        find_teacher(args)  # a wrong one is refused before anything is said
     if world.is_leader():
         log_to_terminal()
     else:
@@ -62,9 +64,9 @@ def train(command: cli.Command) -> None:
 def first_line(args: Args) -> str:
     """What will be trained and where, as far as it is known before torch is loaded, which takes seconds."""
     going_on = f", going on with {args.run.resume}" if args.run.resume not in (None, "auto") else ""
-    count = args.optim.epochs
+    count, (method, model, dataset) = args.optim.epochs, args.labels().values()
     return (
-        f"Starting: {args.model.model} with {args.method.method} on {args.data.dataset}, {count} "
+        f"Starting: {model} with {method} on {dataset}, {count} "
         f"epoch{'s' * (count > 1)}, device {args.run.device}{going_on}"
     )
 
