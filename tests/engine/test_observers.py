@@ -40,7 +40,7 @@ def test_what_is_measured_is_in_the_record_the_plots_and_the_page(run) -> None:
     page = (run.last / "report.html").read_text()
     for words in (
         "At the same weights and on the same training images",
-        "linear classifiers fitted",
+        "Linear classifiers fitted",
         "linear CKA",
         "Kernels of the first convolution",
         "Confusion matrix: predictions",
