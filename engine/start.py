@@ -78,7 +78,7 @@ def assemble(args: Args) -> tuple[Method, Splits]:
 
     import methods
     from datamodules import load_data
-    from model import build_backbone
+    from networks import build_backbone
 
     splits = load_data(args.data, announce=logger.info, progress=args.run.progress_bar)
     torch.manual_seed(args.optim.seed)  # the backbone first, so that every method starts from the same weights

@@ -13,7 +13,9 @@ from cli import code
 from consts import NETWORKS
 from datamodules.base import Batch, DataSpec
 from methods._base import Method
-from model import Backbone, Shape, build_backbone, convolutional_block, mlp
+from model import Backbone, Shape, mlp
+from networks import build_backbone
+from networks.table import convolutional_block
 from schemas import ModelArgs, build_args, method_sections
 from sections.task import TASKS
 from sections.tasks._base import TaskArgs
