@@ -21,7 +21,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX, _NEVER = -1, -3, -8, 2**31 -
 
 
 def use_device(name: str, *, deterministic: bool = False) -> torch.device:
-    """The device of ``--device``, set up for this process: to be called once, before anything runs on it.
+    """Choose the device of ``--device`` and set it up for this process; call once, before anything runs on it.
 
     A GPU becomes the current one, to which calls of CUDA that name none refer. From here on kernels are deterministic
     where asked for, and float32 is never TF32 outside `autocast`.
@@ -92,7 +92,7 @@ def _set_tf32(*, matmul: bool, convolution: bool) -> None:
 
 
 def tf32_obstacle(device: torch.device) -> str:
-    """Why ``device`` does not compute in TF32, or an empty string."""
+    """The reason why ``device`` cannot compute in TF32 (NVIDIA's 19-bit float); empty if it can."""
     if device.type != "cuda":
         return "TF32 needs a GPU of compute capability 8.0 or higher"
     where, is_native = _capability(device)

@@ -33,17 +33,12 @@ def train(command: cli.Command) -> None:
     if args.run.tensorboard:
         check_tensorboard()
     must_launch = world.must_launch(args.run)
-    if world.is_leader() and not args.run.resume:
-        find_teacher(args)  # a wrong one is refused before anything is said
     if world.is_leader():
         log_to_terminal()
     else:
         logger.remove()
-    if not world.was_launched():  # the command that launched these processes has said it
-        logger.info(first_line(args))
-        for warning in command.warnings:
-            logger.warning(warning)
     if must_launch:
+        announce(command)
         from engine.parallel.launch import launch
 
         program = Path(__file__).resolve().parent.parent / PROGRAM
@@ -58,7 +53,19 @@ def train(command: cli.Command) -> None:
         resume, is_done = ranks.agree(run_to_resume(args) if ranks.is_leader else (None, False))
         teacher = find_teacher(args) if resume is None and ranks.is_leader else None
         if not is_done:
+            if not world.was_launched():  # the command that launched these processes has done so
+                announce(command)
             _train_on(ranks, args, command.text, resume, teacher)
+
+
+def announce(command: cli.Command) -> None:
+    """Log what will be trained, and the warnings about its settings."""
+    from loguru import logger
+
+    assert command.args is not None
+    logger.info(first_line(command.args))
+    for warning in command.warnings:
+        logger.warning(warning)
 
 
 def first_line(args: Args) -> str:
