@@ -160,6 +160,11 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def reserved_memory(device: torch.device) -> int:
+    """The most that torch has reserved on the GPU, in bytes, used or not; 0 on a CPU."""
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
+
+
 def allocated_memory(device: torch.device) -> int:
     """Bytes that torch has allocated on the GPU now; 0 on a CPU, where nobody counts."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
