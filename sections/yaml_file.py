@@ -53,11 +53,11 @@ def _problems(node: yaml.Node, seen: set[int]) -> Iterator[str]:
     line = f"line {node.start_mark.line + 1}"
     if isinstance(node, yaml.ScalarNode):
         if node.tag.endswith(":int") and _OTHER_BASE.fullmatch(node.value):
-            meant = node.value.lstrip("+-0").replace("_", "") or "0"
+            sign, digits = node.value.startswith("-") * "-", node.value.lstrip("+-0_").replace("_", "") or "0"
             kind = (
                 "a number of base 60; quote it, or write the number"
-                if ":" in meant
-                else f"an octal number; write {meant}"
+                if ":" in digits
+                else f"an octal number; write {sign}{digits}"
             )
             yield f"{line}: YAML reads {node.value} as {kind}"
         return

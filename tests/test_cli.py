@@ -233,7 +233,7 @@ def test_a_wrong_command_gives_one_line_and_exit_code_2(words: str, message: str
         ("- 1", "must hold settings as 'name: value', not a list"),
         ("a: [", "c.yaml is not valid YAML at line"),
         ("seed: 010", "c.yaml: line 1: YAML reads 010 as an octal number; write 10"),
-        ("data:\n  val_size: -0_17", "c.yaml: line 2: YAML reads -0_17 as an octal number; write 17"),
+        ("data:\n  val_size: -0_17", "c.yaml: line 2: YAML reads -0_17 as an octal number; write -17"),
         ("epochs: 1:30", "c.yaml: line 1: YAML reads 1:30 as a number of base 60; quote it, or write the number"),
         ("seed: 1\nepochs: 2\nseed: 1", "c.yaml: line 3: seed stands in line 1 already; leave one of them out"),
         ("data: {val_size: 1, val_size: 2}", "c.yaml: line 1: val_size stands in line 1 already"),
