@@ -131,7 +131,10 @@ class Ranks(Alone):
         size = batch.y_B.shape[0] // self.num_replicas
         part = slice(self.replica * size, (self.replica + 1) * size)
         second_BCHW = None if batch.second_BCHW is None else batch.second_BCHW[part]
-        return batch._replace(x_BCHW=batch.x_BCHW[part], y_B=batch.y_B[part], second_BCHW=second_BCHW)
+        return batch._replace(
+            x_BCHW=batch.x_BCHW[part], y_B=batch.y_B[part], second_BCHW=second_BCHW,
+            share=(self.replica, self.num_replicas),
+        )  # fmt: skip
 
     def any_sibling(self, value: bool) -> bool:
         """Whether it is true for any replica of this stage."""
