@@ -25,6 +25,11 @@ def introduce(module: TrainingModule, device: torch.device, *, resuming: bool) -
         f"lr={optim.learning_rate:g} ({optim.lr_schedule}) bs={optim.batch_size} wd={optim.weight_decay:g} "
         f"seed={optim.seed}, {counts['num_parameters']:,} parameters + {counts['num_head_parameters']:,} in heads"
     )
+    if (count := args.run.num_replicas) > 1:
+        seen = "all of it" if args.run.sync_bn else "its share"
+        logger.info(
+            f"Replicas: {count} share every batch, {optim.batch_size // count} images each; BatchNorm sees {seen}"
+        )
     logger.info(f"Run folder: {module.run_log.folder.path}")
 
 
