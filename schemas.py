@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Any
 
-from pydantic import SerializeAsAny, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import PrivateAttr, SerializeAsAny, SerializerFunctionWrapHandler, model_serializer, model_validator
 from pydantic.fields import FieldInfo
 
 from consts import CODE_SETTINGS, NETWORKS, digest_name
@@ -27,7 +28,7 @@ from sections.phases import Phases
 from sections.rule import DEFAULT_METHOD, MethodArgs
 from sections.run import DataArgs, OptimArgs, RunArgs
 from sections.task import SSL, SSL_TASKS, TASKS
-from utils import code_file, short_name
+from utils import UsageError, code_file, short_name
 
 __all__ = ["DEFAULT_METHOD", "Args", "DataArgs", "MethodArgs", "ModelArgs", "OptimArgs", "RunArgs", "build_args"]
 
@@ -58,6 +59,8 @@ def fact_words() -> dict[str, str]:
     alone = ", ".join(name for name, section in method_sections().items() if section.BLOCKS_ALONE)
     drawing = " or ".join(name for name in SSL_TASKS if TASKS[name].DECODES)
     return {
+        "built_in": "a network of the project, as --model BasicCNN",
+        "from_library": "--model torchvision:NAME or timm:NAME",
         "trained_modules": "more than one block that learns, since it is for every block but the last; give "
         "--num_modules above 1, or train more blocks",
         "blocks_alone": f"a rule whose blocks learn on their own, without a signal or weights from above: {alone}",
@@ -75,54 +78,64 @@ class Args(Section):
     optim: OptimArgs
     run: RunArgs
 
-    @model_validator(mode="after")
-    def _first_trainable_block_exists(self) -> Args:
-        count, first = self._num_blocks, self.method.first_trainable_block
-        if not -count <= first < count:
-            raise ValueError(
-                f"--first_trainable_block {first}: {self.model.model} has {count} blocks, "
-                f"so it must lie in {-count} to {count - 1}"
-            )
-        return self
+    _counted: int | None = PrivateAttr(None)
 
     @model_validator(mode="after")
-    def _modules_exist(self) -> Args:
-        modules, overlap, count = self.method.group(Modules), self.method.group(Overlap).overlap, self._num_blocks
+    def _possible(self) -> Args:
+        self._check()
+        return self
+
+    def _check(self) -> None:
+        """Raise ValueError where settings of several sections cannot be used together."""
+        if self.num_blocks is not None:
+            self._check_first_trainable_block(self.num_blocks)
+            self._check_modules(self.num_blocks)
+        if problem := combine.conflict(self.fields(), self.facts(), fact_words()):
+            raise ValueError(problem)
+        self._check_replicas()
+        if self.num_blocks is not None and self.method.group(Phases).sequential:
+            self._check_phases(int(self.num_modules))
+        size, replicas = self.optim.batch_size, self.run.num_replicas
+        if self.method.contrasts_labels and size // replicas < 3:
+            shared = f" shared by --num_replicas {replicas}" if replicas > 1 else ""
+            raise ValueError(
+                f"--batch_size {size}{shared}: a contrastive loss with labels is always 0 there, it needs at least 3 "
+                "images, one to find and one to find it among"
+            )
+
+    def _check_first_trainable_block(self, count: int) -> None:
+        first = self.method.first_trainable_block
+        if not -count <= first < count:
+            raise ValueError(
+                f"--first_trainable_block {first}: {short_name(self.model.model)} has {count} blocks, "
+                f"so it must lie in {-count} to {count - 1}"
+            )
+
+    def _check_modules(self, count: int) -> None:
+        modules, overlap = self.method.group(Modules), self.method.group(Overlap).overlap
         first = self.method.first_trainable_block % count
-        trained = f"{self.model.model} has {count} blocks" + (f", {first} of them frozen" if first else "")
+        trained = f"{short_name(self.model.model)} has {count} blocks" + (f", {first} of them frozen" if first else "")
         if modules.num_modules is not None and modules.num_modules > count - first:
             raise ValueError(f"--num_modules {modules.num_modules}: {trained}, so it can be at most {count - first}")
         ends = {*modules.module_ends, count - 1}
         if min(ends) < first or max(ends) >= count:
             words = ",".join(map(str, modules.module_ends))
             raise ValueError(f"--module_ends {words}: {trained}, so they must lie in {first} to {count - 1}")
-        num_modules = self.num_modules
+        num_modules = int(self.num_modules)
         if overlap >= num_modules:
             there = f"there are {num_modules} modules" if num_modules > 1 else "there is one module"
             raise ValueError(f"--overlap {overlap}: {there}, so it can be at most {num_modules - 1}")
-        return self
 
-    @model_validator(mode="after")
-    def _go_together(self) -> Args:
-        if problem := combine.conflict(self.fields(), self.facts(), fact_words()):
-            raise ValueError(problem)
-        return self
-
-    @model_validator(mode="after")
-    def _replicas_share_batches(self) -> Args:
+    def _check_replicas(self) -> None:
         size, count = self.optim.batch_size, self.run.num_replicas
         if size % count or size < 2 * count:
             raise ValueError(
                 f"--num_replicas {count}: they share a batch equally, each at least two images, but --batch_size is "
                 f"{size}"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _phases_are_equal(self) -> Args:
-        if not self.method.group(Phases).sequential:
-            return self
-        epochs, count = self.optim.epochs, self.num_modules
+    def _check_phases(self, count: int) -> None:
+        epochs = self.optim.epochs
         if epochs % count:
             below, above = epochs // count * count, -(-epochs // count) * count
             near = f"{below} or {above}" if below else above
@@ -135,38 +148,41 @@ class Args(Section):
                 f"--warmup_epochs {self.optim.warmup_epochs:g} must be below the {epochs // count} epochs that "
                 "--sequential gives a block"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _batch_has_a_pair(self) -> Args:
-        size, count = self.optim.batch_size, self.run.num_replicas
-        if self.method.contrasts_labels and size // count < 3:
-            shared = f" shared by --num_replicas {count}" if count > 1 else ""
-            raise ValueError(
-                f"--batch_size {size}{shared}: a contrastive loss with labels is always 0 there, it needs at least 3 "
-                "images, one to find and one to find it among"
-            )
-        return self
 
     @property
-    def _num_blocks(self) -> int:
-        return NETWORKS[self.model.model].num_blocks
+    def num_blocks(self) -> int | None:
+        """Blocks of the network; None where only building it shows how many (`with_blocks`)."""
+        return NETWORKS[self.model.model].num_blocks if self.model.is_built_in else self._counted
+
+    def with_blocks(self, count: int) -> Args:
+        """The same settings, once the network is built and has ``count`` blocks.
+
+        Raises:
+            UsageError: they do not suit so many blocks.
+        """
+        args = self.model_copy()
+        args._counted = count
+        try:
+            args._check()
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        return args
 
     @property
-    def num_modules(self) -> int:
-        """Blocks that are trained, or the modules to which they are joined."""
-        modules, count = self.method.group(Modules), self._num_blocks
+    def num_modules(self) -> float:
+        """Blocks that are trained, or the modules to which they are joined; infinite where nobody knows yet."""
+        modules, first, count = self.method.group(Modules), self.method.first_trainable_block, self.num_blocks
         if modules.num_modules is not None:
             return modules.num_modules
-        if modules.module_ends:
-            return len({*modules.module_ends, count - 1})
-        return count - self.method.first_trainable_block % count
+        if count is None:
+            return -first if first < 0 else inf
+        return len({*modules.module_ends, count - 1}) if modules.module_ends else count - first % count
 
     @property
     def num_skipped_blocks(self) -> int:
         """Blocks at the input of which only the pools stay."""
-        method = self.method
-        return method.first_trainable_block % self._num_blocks if method.skip_frozen_blocks else 0
+        method, count = self.method, self.num_blocks
+        return method.first_trainable_block % count if method.skip_frozen_blocks and count is not None else 0
 
     def fields(self) -> dict[str, FieldInfo]:
         """Every setting of a run with this method, by the name of its flag."""
@@ -175,7 +191,8 @@ class Args(Section):
     def facts(self) -> dict[str, Any]:
         """The values that relations between settings are checked against: every setting's, and what several imply.
 
-        ``trained_modules``: how many learn; ``blocks_alone``: whether the rule's blocks learn on their own;
+        ``built_in``, ``from_library``: where the network comes from; ``trained_modules``: how many learn;
+        ``blocks_alone``: whether the rule's blocks learn on their own;
         ``decodes``: whether a task draws images; ``augments``: whether images are augmented. The task of ``--ssl``
         counts as one with that weight, and ``spelled`` has how the user asked for it.
         """
@@ -183,6 +200,8 @@ class Args(Section):
         tasks, chosen = active.values(), [active[SSL]] if SSL in active else []
         augmentations = (data.random_crop, data.random_resized_crop, data.random_horizontal_flip, data.random_erasing)
         return {name: value for _, section in self for name, value in section} | {
+            "built_in": self.model.is_built_in,
+            "from_library": self.model.library is not None,
             "trained_modules": self.num_modules,
             "blocks_alone": self.method.BLOCKS_ALONE,
             "decodes": any(task.DECODES for task, _ in tasks),
@@ -192,7 +211,8 @@ class Args(Section):
 
     def warnings(self) -> list[str]:
         """Combinations that are allowed but probably a mistake, a line each."""
-        found = [task.warning(self.model.padding_mode) for task, _ in self.method.tasks.active.values()]
+        padding = self.model.padding_mode if self.model.is_built_in else ""
+        found = [task.warning(padding) for task, _ in self.method.tasks.active.values()]
         return [line for line in found if line is not None]
 
     def code(self) -> dict[str, Path]:

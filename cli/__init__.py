@@ -29,7 +29,7 @@ from schemas import DEFAULT_METHOD, Args, Rules, build_args, method_sections
 from sections.fields import FALSE_WORDS, TRUE_WORDS
 from utils import UsageError, code_file, did_you_mean
 
-__all__ = ["Command", "args_of_run", "check_same_images", "parse", "rules_of"]
+__all__ = ["Command", "args_of_run", "check_blocks", "check_same_images", "parse", "rules_of"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Command:
         args: the settings; of ``train`` and ``print_config`` only.
         options: the values of the other verbs.
         warnings: lines to show before anything starts.
+        values: of ``train``, where each setting comes from.
     """
 
     verb: str
@@ -49,6 +50,7 @@ class Command:
     args: Args | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    values: Mapping[str, Item] = field(default_factory=dict)
 
 
 def parse(argv: Sequence[str]) -> Command:
@@ -91,6 +93,20 @@ def args_of_run(
         warn(line)
     method = _choose_method({}, values["method"].value, rules)
     return _validated(values | {"method": Item(method, "method")})
+
+
+def check_blocks(command: Command, count: int) -> list[str]:
+    """Check a training command once its network is built, where only that showed how many blocks it has.
+
+    Returns:
+        Warnings that the command does not have yet.
+
+    Raises:
+        UsageError: its settings do not suit ``count`` blocks, or a flag has no effect with so many.
+    """
+    assert command.args is not None
+    found = check_needs(command.values, command.args.with_blocks(count))
+    return [line for line in found if line not in command.warnings]
 
 
 def rules_of(words: Sequence[str]) -> Rules:
@@ -182,7 +198,8 @@ def _train_command(words: Sequence[str], text: str) -> Command:
     values, more = check_effects(values, method, rules)
     args = _validated(values)
     warnings = [*warnings, *more, *check_needs(values, args), *args.warnings()]
-    return Command("print_config" if space["print_config"] else "train", text, args, warnings=warnings)
+    verb = "print_config" if space["print_config"] else "train"
+    return Command(verb, text, args, warnings=warnings, values=values)
 
 
 def _referred(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -72,6 +72,7 @@ def add_setting(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> 
     words = ",".join(choices(field))
     if len(words) >= 60:
         facts.append(words.replace(",", " "))
+    facts.append(extra(field, "form") and f"or {extra(field, 'form')}")
     help_text = f"{field.description} [{'; '.join(fact for fact in facts if fact)}]".replace("%", "%%")
     if is_boolean(field):
         _add_switch(group, name, name, help_text)
@@ -213,6 +214,9 @@ def evaluate_parser() -> Parser:
         "--method", type=_own_file, metavar="FILE.py",
         help="the file with the rule of RUN, where that was one of your own that this machine has not run yet",
     )  # fmt: skip
+    parser.add_argument(
+        "--model", type=_own_file, metavar="FILE.py:FUNCTION", help="likewise, the file with the network of RUN"
+    )
     studies = parser.add_argument_group("Studies", "each writes a table and a figure into the folder of RUN")
     for name, help_text in STUDY_SWITCHES.items():
         _add_switch(studies, name, name, f"{help_text} [default off]")

@@ -17,7 +17,7 @@ from typing import Any
 
 from consts import CODE_DIR, CODE_SETTINGS, PROJECT, digest_name
 from sections.files import load_file, read_file, sha256, source_of
-from utils import UsageError, code_file, with_file
+from utils import UsageError, code_file, short_name, with_file
 
 
 def named(value: str, what: str) -> str:
@@ -67,7 +67,7 @@ def of_run(folder: Path, code: Mapping[str, Any], typed: Mapping[str, str]) -> t
             continue
         copy = folder.absolute() / CODE_DIR / name / file.name
         if name in typed:
-            path, source = _typed(name, typed[name], digest, copy)
+            path, source = _typed(name, typed[name], str(value), digest, copy)
         else:
             path, source = copy, _copied(folder, f"--{name} {with_file(str(value), copy)}", digest, copy)
         load_file(path, str(folder), source)
@@ -77,9 +77,12 @@ def of_run(folder: Path, code: Mapping[str, Any], typed: Mapping[str, str]) -> t
     return values, warnings
 
 
-def _typed(name: str, value: str, digest: Any, copy: Path) -> tuple[Path, bytes]:
-    """The file that the user named for a run, and its content."""
-    path, what = Path(os.path.abspath(code_file(value) or value)), f"--{name} {value}"
+def _typed(name: str, value: str, trained: str, digest: Any, copy: Path) -> tuple[Path, bytes]:
+    """The file that the user named for a run that was ``trained`` with another or the same, and its content."""
+    file, what = code_file(value), f"--{name} {value}"
+    if file is not None and value != (wanted := with_file(trained, file)):
+        raise UsageError(f"{what}: the run was trained with {short_name(trained)}; give --{name} {wanted}")
+    path = Path(os.path.abspath(file or value))
     source = read_file(path, what)
     if sha256(source) != digest:
         raise UsageError(f"{what}: not the code that the run was trained with, of which {copy} is the copy")

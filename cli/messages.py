@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from cli.settings import Item
 from schemas import settings_of
+from sections.fields import extra
 from utils import did_you_mean
 
 _LIMITS = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
@@ -20,8 +21,9 @@ _SHORT.maxstring = _SHORT.maxother = 100
 
 def choices(field: FieldInfo) -> tuple[str, ...]:
     """The words that a setting, or each entry of a list, allows; empty where it is not a choice."""
-    annotation = get_args(field.annotation)[0] if is_list(field) else field.annotation
-    return tuple(get_args(annotation)) if get_origin(annotation) is Literal else ()
+    kinds = [field.annotation, *get_args(field.annotation)]  # of a list its entries', of a union each
+    literal = next((kind for kind in kinds if get_origin(kind) is Literal), None)
+    return () if literal is None else get_args(literal)
 
 
 def is_boolean(field: FieldInfo) -> bool:
@@ -34,6 +36,10 @@ def is_list(field: FieldInfo) -> bool:
     return get_origin(field.annotation) is tuple
 
 
+def _form(field: FieldInfo) -> list[str]:
+    return [extra(field, "form")] if extra(field, "form") else []
+
+
 def range_text(field: FieldInfo) -> str:
     """The limits of a number: ``at least 0, below 1``; empty where there are none."""
     limits = [(key, getattr(item, key)) for item in field.metadata for key in _LIMITS if hasattr(item, key)]
@@ -43,7 +49,7 @@ def range_text(field: FieldInfo) -> str:
 def allowed(field: FieldInfo) -> str:
     """Everything that a setting takes, in words."""
     if words := choices(field):
-        return ("some of " if is_list(field) else "one of ") + ", ".join(words)
+        return ("some of " if is_list(field) else "one of ") + ", ".join([*words, *_form(field)])
     if is_boolean(field):
         return "true or false"
     if is_list(field):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ def train(command: cli.Command) -> None:
         if not is_done:
             if not world.was_launched():  # the command that launched these processes has done so
                 announce(command)
-            _train_on(ranks, args, command.text, resume, teacher)
+            _train_on(ranks, command, args, resume, teacher)
 
 
 def announce(command: cli.Command) -> None:
@@ -78,8 +79,16 @@ def first_line(args: Args) -> str:
     )
 
 
-def assemble(args: Args) -> tuple[Method, Splits]:
-    """Load the data that ``args`` name, and build the network with its method."""
+def assemble(args: Args, check: Callable[[int], object] | None = None) -> tuple[Method, Splits]:
+    """Load the data that ``args`` name, and build the network with its method.
+
+    Where only building the network shows how many blocks it has, ``check`` is called with the number; by default the
+    settings are checked against it.
+
+    Raises:
+        UsageError: settings, network and data do not fit each other.
+        UserError: the data cannot be loaded.
+    """
     import torch
     from loguru import logger
 
@@ -90,6 +99,8 @@ def assemble(args: Args) -> tuple[Method, Splits]:
     splits = load_data(args.data, announce=logger.info, progress=args.run.progress_bar)
     torch.manual_seed(args.optim.seed)  # the backbone first, so that every method starts from the same weights
     backbone = build_backbone(args.model, splits.spec, args.num_skipped_blocks)
+    if args.num_blocks is None:
+        (check or args.with_blocks)(backbone.num_blocks)
     return methods.load(args.method.method)(args.method, backbone, splits.spec), splits
 
 
@@ -131,19 +142,25 @@ def find_teacher(args: Args) -> tuple[Path, Args] | None:
 
 
 def _train_on(
-    ranks: world.Alone, args: Args, text: str, resume: Path | None, teacher: tuple[Path, Args] | None
+    ranks: world.Alone, command: cli.Command, args: Args, resume: Path | None, teacher: tuple[Path, Args] | None
 ) -> None:
     """Train as one of ``ranks``, in a new run folder or in ``resume``; ``teacher`` ranks the images of a curriculum."""
+    from loguru import logger
+
     with quick_imports():
         from engine.devices import check_precision, use_device
         from engine.trained import load_trained, rank
         from engine.trainer import Job, run
 
+    def check(count: int) -> None:
+        for warning in cli.check_blocks(command, count):
+            logger.warning(warning)
+
     with ranks.together():
         device = use_device(ranks.device_name(args.run), deterministic=args.optim.deterministic)
         check_precision(device, args.run.precision)
-        method, splits = assemble(args)
+        method, splits = assemble(args, check)
         ranking_P = None
         if teacher is not None:
             ranking_P = rank(load_trained(*teacher, "best", device), splits.train, args.data.curriculum)
-    run(Job(args, text, method, splits, device, resume, ranks, ranks.agree(ranking_P)))
+    run(Job(args, command.text, method, splits, device, resume, ranks, ranks.agree(ranking_P)))

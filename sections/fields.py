@@ -76,6 +76,7 @@ def setting(
     *,
     unit: str = "",
     shown: str = "",
+    form: str = "",
     needs: Mapping[str, Values] | None = None,
     unless: Mapping[str, Values] | None = None,
     on: Values | None = None,
@@ -91,6 +92,7 @@ def setting(
         description: one sentence without a full stop; becomes the help text.
         unit: unit of the value, shown in the help.
         shown: words for the default in the help, where its value says little.
+        form: what texts it also allows, where it is a choice that is open to others.
         needs: settings and the values of theirs with which this one has an effect; given on the command line without
             them it is refused.
         unless: likewise, but with any of these it has an effect whatever it ``needs`` otherwise.
@@ -104,8 +106,9 @@ def setting(
     if isinstance(default, float):
         limits["allow_inf_nan"] = False
     extras: Any = {
-        "unit": unit, "shown": shown, "needs": needs or {}, "unless": unless or {}, "on": TRUTHY if on is None else on,
-        "excludes": excludes or {}, "requires": requires or {}, "measures": measures, "made": made,
+        "unit": unit, "shown": shown, "form": form, "needs": needs or {}, "unless": unless or {},
+        "on": TRUTHY if on is None else on, "excludes": excludes or {}, "requires": requires or {},
+        "measures": measures, "made": made,
     }  # fmt: skip
     return Field(default, description=description, json_schema_extra=extras, **limits)
 

@@ -16,7 +16,10 @@ WITH_FREE_WIDTH = ("mlp", "cnn", "pooled", "1c2f", "conv")
 class Heads(Section):
     """Heads of local methods."""
 
-    pred_aux_type: HeadKind = setting("pooled", "classification head of every block but the last", needs=INNER)
+    pred_aux_type: HeadKind = setting(
+        "pooled", "classification head of every block but the last", needs=INNER, on=("auglocal",),
+        requires={"built_in": ((True,), "its heads are made anew in the shape of later blocks")},
+    )  # fmt: skip
     aux_mlp_n_hidden_layers: int = setting(
         1,
         "hidden layers of the heads' classifier (linear has none; those of conv and cnn_full are convolutions)",

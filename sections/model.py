@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from consts import NETWORKS
 from sections.fields import POSITIVE, Section, setting
+from utils import code_file
+
+_LIBRARY, _CODE = r"(torchvision|timm):([\w.-]+)", r"[^\x00]+\.py:[^\W\d]\w*"
+BUILT_IN = {"built_in": (True,)}  # for what only the project's own networks know how to do
+
+
+class Code(NamedTuple):
+    """A network that a function in a file of the user's makes."""
+
+    path: Path
+    function: str
 
 
 class ModelArgs(Section):
     """Network."""
 
-    model: Literal[tuple(NETWORKS)] = setting("BasicCNN", "backbone")  # type: ignore[valid-type]
-    mlp_n_hidden_layers: int | None = setting(None, "hidden layers of the classifier", shown="the model's own", ge=0)
-    mlp_hidden_dim: int | None = setting(
-        None, "width of those layers", shown="the model's own", ge=1, needs={"mlp_n_hidden_layers": POSITIVE}
+    model: Literal[tuple(NETWORKS)] | Annotated[str, Field(pattern=f"^({_LIBRARY}|{_CODE})$")] = setting(  # type: ignore[valid-type]
+        "BasicCNN", "backbone", form="torchvision:NAME, timm:NAME or FILE.py:FUNCTION"
     )
-    dropout_prob: float = setting(0.0, "probability of dropout after every block's ReLU", ge=0, lt=1)
-    padding_mode: Literal["zeros", "circular"] = setting("zeros", "padding of the convolutions")
+    stem: Literal["as_is", "cifar"] = setting(
+        "as_is", "first layers of a library's network: its own, or for small images (3x3, stride 1, no max pool)",
+        needs={"from_library": (True,)},
+    )  # fmt: skip
+    mlp_n_hidden_layers: int | None = setting(
+        None, "hidden layers of the classifier", shown="the model's own", ge=0, needs=BUILT_IN
+    )
+    mlp_hidden_dim: int | None = setting(
+        None, "width of those layers", shown="the model's own", ge=1,
+        needs=BUILT_IN | {"mlp_n_hidden_layers": POSITIVE},
+    )  # fmt: skip
+    dropout_prob: float = setting(0.0, "probability of dropout after every block's ReLU", ge=0, lt=1, needs=BUILT_IN)
+    padding_mode: Literal["zeros", "circular"] = setting("zeros", "padding of the convolutions", needs=BUILT_IN)
 
     @model_validator(mode="before")
     @classmethod
@@ -29,3 +51,20 @@ class ModelArgs(Section):
             return values
         own = {"mlp_n_hidden_layers": layout.mlp_n_hidden_layers, "mlp_hidden_dim": layout.mlp_hidden_dim}
         return own | {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether it is a network of the table in `consts.py`."""
+        return self.model in NETWORKS
+
+    @property
+    def library(self) -> tuple[str, str] | None:
+        """The library that has it, and its name there, if it is from a library."""
+        found = re.fullmatch(_LIBRARY, self.model)
+        return None if found is None else (found[1], found[2])
+
+    @property
+    def code(self) -> Code | None:
+        """The file and the function that make it, if that is how it is made."""
+        file = code_file(self.model)
+        return None if file is None else Code(file, self.model.rpartition(":")[2])

@@ -32,8 +32,9 @@ class MethodArgs(Composite):
         0, "blocks before this one stay as initialised (weights and statistics); negative counts from the end"
     )
     skip_frozen_blocks: bool = setting(
-        False, "leave out what these blocks compute; only their pools stay", needs={"first_trainable_block": Other(0)}
-    )
+        False, "leave out what these blocks compute; only their pools stay",
+        needs={"first_trainable_block": Other(0), "built_in": (True,)},
+    )  # fmt: skip
 
     @classmethod
     def rule(cls) -> str:

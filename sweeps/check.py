@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import cli
 from cli.settings import known_names
-from consts import ACCURACY, LOSS, NETWORKS, PROGRAM, TEST, TRAIN, VAL, block_name, metric_name
+from consts import ACCURACY, LOSS, PROGRAM, TEST, TRAIN, VAL, block_name, metric_name
 from schemas import Args, method_sections
 from sections.heads import Heads
 from sweeps.file import SweepFile
@@ -82,8 +82,10 @@ def _metric_problem(name: str, args: Args) -> str | None:
     Methods name some of their training metrics themselves, so there only the form can be checked; a trial that ends
     an epoch without the metric ends the sweep.
     """
-    blocks = range(NETWORKS[args.model.model].num_blocks)
     splits = [TRAIN, TEST, *([VAL] if args.data.val_size else [])]
+    if args.num_blocks is None and re.fullmatch(rf"({'|'.join(splits)})/block_\d\d/({LOSS}|{ACCURACY})", name):
+        return None  # only the trial will show which blocks there are
+    blocks = range(args.num_blocks or 1)
     trainable = [index for index in blocks if index >= args.method.first_trainable_block % len(blocks)]
     logged = trainable if Heads in args.method.GROUPS else [blocks[-1]]
     known = [metric_name(split, quantity) for split in splits for quantity in (LOSS, ACCURACY)]

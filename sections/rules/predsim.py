@@ -37,8 +37,9 @@ class PredsimArgs(MethodArgs):
         excludes={"man": ((True,), "")}, requires={"pred_aux_type": (("linear",), "its heads are linear")},
     )  # fmt: skip
     local_classifier: bool = setting(
-        False, "no gradient crosses the classifier either: its hidden layers are blocks with heads of their own"
-    )
+        False, "no gradient crosses the classifier either: its hidden layers are blocks with heads of their own",
+        requires={"built_in": ((True,), "the classifier's layers must be known")},
+    )  # fmt: skip
 
     @model_validator(mode="before")
     @classmethod
