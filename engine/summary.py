@@ -41,14 +41,14 @@ def count_parameters(method: Method) -> dict[str, int]:
 
 
 def describe_blocks(method: Method) -> list[dict[str, Any]]:
-    """Output shape, number of parameters and receptive field (in pixels of the image) of every block."""
+    """Output shape, number of parameters and receptive field (in pixels of the image, if known) of every block."""
     blocks = [method.backbone.block(index) for index in range(method.backbone.num_blocks)]
     return [
         {
             "output": list(block.out_shape),
             "num_parameters": sum(parameter.numel() for parameter in block.parameters()),
-            "receptive_field": field.size,
-            "stride": field.stride,
+            "receptive_field": None if field is None else field.size,
+            "stride": None if field is None else field.stride,
         }
         for block, field in zip(blocks, receptive_fields(method.backbone), strict=True)
     ]
