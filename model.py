@@ -144,8 +144,9 @@ class Backbone(nn.Module):
         return len(self.blocks)
 
     def dropouts(self, index: int) -> list[Dropout]:
-        """The dropout layers of block ``index``."""
-        return [part for part in self.block(index).modules() if isinstance(part, Dropout)]
+        """The dropout layers of block ``index``; those of the classifier belong to the last block."""
+        parts = [self.block(index), *([self.classifier] if index == self.num_blocks - 1 else [])]
+        return [layer for part in parts for layer in part.modules() if isinstance(layer, Dropout)]
 
     def key_dropout(self, index: int, key: int) -> None:
         """Give every dropout of block ``index`` a key for the step that follows, made from this one."""

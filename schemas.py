@@ -22,7 +22,7 @@ from sections.fields import Section, build, fields_of
 from sections.files import sha256, source_of
 from sections.model import ModelArgs
 from sections.modules import Modules, Overlap
-from sections.own import own_rule
+from sections.own import own_function, own_rule
 from sections.parts import found
 from sections.phases import Phases
 from sections.rule import DEFAULT_METHOD, MethodArgs
@@ -87,6 +87,8 @@ class Args(Section):
 
     def _check(self) -> None:
         """Raise ValueError where settings of several sections cannot be used together."""
+        if self.model.code is not None:
+            own_function(self.model.code)
         if self.num_blocks is not None:
             self._check_first_trainable_block(self.num_blocks)
             self._check_modules(self.num_blocks)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from model import Backbone, InputSpec
+from networks.library import build_from_library
+from networks.own import build_own
 from networks.table import build_from_table
 from schemas import ModelArgs
 
@@ -13,6 +15,8 @@ def build_backbone(args: ModelArgs, spec: InputSpec, num_skipped_blocks: int = 0
     Of the first ``num_skipped_blocks`` blocks only the pools stay, so that the others see their usual resolution.
 
     Raises:
-        UsageError: the network does not fit the images.
+        UsageError: there is no such network, it does not fit the images, or it cannot be trained as blocks.
     """
-    return build_from_table(args, spec, num_skipped_blocks)
+    if args.is_built_in:
+        return build_from_table(args, spec, num_skipped_blocks)
+    return build_own(args, spec) if args.code is not None else build_from_library(args, spec)

@@ -1,4 +1,4 @@
-"""A training rule in a file of the user's own: the class of the rule and the class of its settings, side by side."""
+"""What a file of the user's own holds: a training rule beside its settings, or a function that makes a network."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from sections import parts
 from sections.fields import build, extra, fields_of
 from sections.files import loaded, own_code
+from sections.model import Code
 from sections.rule import MethodArgs
-from utils import UsageError, code_file
+from utils import UsageError, code_file, did_you_mean
 
 RULE = ("methods._base", "Method")  # by name, since it needs torch and stands in a room above
 RULE_BASES = "Method of methods/_base.py, or of a family as LocalMethod of methods/_local.py"
@@ -53,6 +54,22 @@ def own_rule(path: str) -> OwnRule:
             if extra(field, "made") is None:
                 raise UsageError(f"{what}: {name} is not declared with setting(), of sections/fields.py")
     return OwnRule(method, section)
+
+
+def own_function(code: Code) -> Callable[..., Any]:
+    """The function that makes a network, in a file that was run.
+
+    Raises:
+        UsageError: the file has no such function.
+        KeyError: it was not run.
+    """
+    defined = vars(loaded(code.path))
+    function = defined.get(code.function)
+    if not callable(function):
+        known = [name for name, value in defined.items() if callable(value) and not name.startswith("_")]
+        hint = did_you_mean(code.function, known) or f"; it defines {', '.join(known) or 'none'}"
+        raise UsageError(f"--model {code.path}:{code.function}: the file has no function {code.function}{hint}")
+    return function
 
 
 def _only(what: str, module: ModuleType, kind: str, is_one: Callable[[type], bool]) -> Any:
