@@ -51,9 +51,9 @@ class Recording:
         device, optimizer = program.feed.device, program.part.optimizer
         with without_trace(program.part.method, optimizer, device):
             try:
-                before = _random_state(device)
+                before = random_state(device)
                 recorder.warm_up(begin, program)
-                if not torch.equal(before, _random_state(device)):
+                if not torch.equal(before, random_state(device)):
                     raise Uncapturable("its method draws from torch's own generator, and not from `Batch.generator`")
                 begin()
                 reset_peak_memory(device)
@@ -151,7 +151,7 @@ def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
             group["capturable"] = value
 
 
-def _random_state(device: torch.device) -> Tensor:
+def random_state(device: torch.device) -> Tensor:
     """The state of the random generators that a step could use."""
     states = [torch.get_rng_state()]
     return torch.cat([*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states)

@@ -10,8 +10,10 @@ from itertools import pairwise
 import torch
 from loguru import logger
 
+from consts import block_name
 from datamodules.base import Batch
 from engine.loop.part import Rules
+from engine.loop.recorded import random_state
 from engine.parallel.stage import Stage
 from methods._base import Method
 from methods._local import LocalMethod
@@ -31,6 +33,7 @@ def choose_stages(args: RunArgs, method: Method, batch: Batch) -> list[range]:
     assert isinstance(method, LocalMethod) and method.traits.isolation == "block"  # the settings refuse all others
     if batch.x_BCHW.is_cuda and args.layer_parallel == "threads":
         raise UsageError("--layer_parallel threads is for a CPU; give --device cpu, or --layer_parallel processes")
+    check_that_nothing_is_drawn(method, batch)
     first, count = method.first_trainable, method.last + 1 - method.first_trainable
     if args.stages is not None:
         stages = parse_stages(args.stages, first, method.last)
@@ -45,6 +48,29 @@ def choose_stages(args: RunArgs, method: Method, batch: Batch) -> list[range]:
             f"{sum(totals) / (len(totals) * max(totals)):.0%} of the busiest one's time expected"
         )
     return stages
+
+
+def check_that_nothing_is_drawn(method: LocalMethod, batch: Batch) -> None:
+    """Refuse blocks that draw from torch's generator in a forward pass; masks with keys of their own are fine.
+
+    Stages side by side would draw in another order than one after the other. Copies run on two images.
+
+    Raises:
+        UsageError: naming the first such block.
+    """
+    network, h_BCHW = copy.deepcopy(method.backbone).train(), batch.x_BCHW[:2]
+    with torch.no_grad(), torch.random.fork_rng(devices=[h_BCHW.device] if h_BCHW.is_cuda else []):
+        for index in range(network.num_blocks):
+            network.key_dropout(index, 0)
+            before = random_state(h_BCHW.device)
+            h_BCHW = network.block(index)(h_BCHW)
+            if index == method.last:
+                network.classifier(h_BCHW)
+            if not torch.equal(before, random_state(h_BCHW.device)):
+                raise UsageError(
+                    f"--layer_parallel: {block_name(index)} draws random numbers in a way that stages side by side "
+                    "cannot repeat; use nn.Dropout, each layer once in a pass, or give --layer_parallel off"
+                )
 
 
 def partition(costs: Sequence[float], num_stages: int) -> list[range]:
