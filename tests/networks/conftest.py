@@ -23,8 +23,9 @@ def build(spec):
 
 
 @pytest.fixture
-def net(tmp_path: Path) -> Path:
-    """The file; ``--model {net}:build``."""
+def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file; ``--model {net}:build``. That it was named is remembered for this test alone."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "net.py"
     path.write_text(NET)
     return path
