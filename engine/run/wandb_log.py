@@ -157,7 +157,7 @@ def default_group(args: Args) -> str:
     """The default wandb group of a run: a sweep's folder, else method, model and data set, but not the seed."""
     if args.run.name.startswith(TRIAL):
         return Path(args.run.path).resolve().name[:_MAX_GROUP]
-    return " ".join(args.labels().values())
+    return " ".join(args.labels().values())[:_MAX_GROUP]
 
 
 def tags(args: Args) -> list[str]:
@@ -165,5 +165,5 @@ def tags(args: Args) -> list[str]:
     parent = Path(args.run.path).resolve().name
     given = [word.strip() for word in os.environ.get("WANDB_TAGS", "").split(",")]
     study = [] if parent == RunArgs.model_fields["path"].default else [parent[:_MAX_TAG]]
-    words = [*args.labels().values(), *study, *given]
+    words = [*(label[:_MAX_TAG] for label in args.labels().values()), *study, *given]
     return [*dict.fromkeys(filter(None, words))]

@@ -8,8 +8,10 @@ import pytest
 import torch
 import yaml
 
+import cli
 import main
 from engine.loop.tape import Tape
+from engine.run.wandb_log import default_group, tags
 from sections.files import sha256
 from tests.engine.conftest import SMALL, run, same
 from tests.engine.test_processes import PROCESSES, grid
@@ -44,6 +46,13 @@ def test_a_run_knows_its_network_and_keeps_the_code(run, net: Path) -> None:
     assert (run.last / "code" / "model" / "net.py").read_bytes() == net.read_bytes()
     settings = yaml.safe_load((run.last / "config.yaml").read_text())["model"]
     assert settings["model_sha256"] == sha256(net.read_bytes())
+
+
+def test_the_dashboard_gets_no_longer_words_than_it_takes(net: Path) -> None:
+    long = net.rename(net.with_name(130 * "n" + ".py"))
+    args = cli.parse(["--dgl", "--model", f"{long}:build"]).args
+    assert tags(args)[1] == 64 * "n" and len(default_group(args)) <= 128
+    assert default_group(args).startswith("dgl nnn")
 
 
 def test_resuming_goes_on_with_the_code_of_the_run(run, same, net: Path, error, monkeypatch, capsys) -> None:
@@ -88,7 +97,7 @@ def test_a_run_from_elsewhere_is_evaluated_once_its_network_is_named(
     with pytest.raises(SystemExit, match="2"):
         main.main([*evaluate, "--model", "VGGs"])
     assert main.main([*evaluate, "--model", named, "--early_exit"]) == 0
-    assert "test/accuracy" in capsys.readouterr().out
+    assert "network, block_02  test accuracy" in capsys.readouterr().out
     assert main.main(evaluate) == 0
     assert run("--dgl", *QUICK) == 0
     assert "was trained with VGGs; leave it out" in error("evaluate", str(run.last), "--model", named)
@@ -171,6 +180,6 @@ def test_a_residual_network_of_torchvision_trains_and_is_evaluated(run, capsys) 
     assert len(summary["block_test_accuracy"]) == 9 and summary["model"] == "torchvision:resnet18"
     assert summary["blocks"][-1]["receptive_field"] == 435
     assert main.main(["evaluate", str(run.last)]) == 0
-    assert "test/block_08/accuracy" in capsys.readouterr().out
+    assert "network, block_08  test accuracy" in capsys.readouterr().out
     assert torch.isfinite(run.state()["method"]["backbone.classifier.2.weight"]).all()
     assert summary["num_parameters"] > 11e6
