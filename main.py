@@ -56,6 +56,16 @@ def sweep(command: cli.Command) -> None:
     print(sweeps.sweep(command.options, command.text))
 
 
+def export(command: cli.Command) -> None:
+    """Write the network of a run for use without this project."""
+    from engine.run.requirements import check_torch
+
+    check_torch()
+    from engine import export as exporting
+
+    print(exporting.export(command.options))
+
+
 def print_config(command: cli.Command) -> None:
     """Print the resolved settings as YAML."""
     import yaml
@@ -74,7 +84,7 @@ def version(command: cli.Command) -> None:
 STOPPED = f"{PROGRAM}: stopped"
 HANDLERS = {
     "train": train, "print_config": print_config, "version": version,
-    "report": report, "evaluate": evaluate, "sweep": sweep,
+    "report": report, "evaluate": evaluate, "sweep": sweep, "export": export,
 }  # fmt: skip
 
 

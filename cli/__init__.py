@@ -16,6 +16,7 @@ from cli.build import (
     SHORT,
     STUDY_SWITCHES,
     evaluate_parser,
+    export_parser,
     reference_parser,
     report_parser,
     sweep_parser,
@@ -72,6 +73,8 @@ def parse(argv: Sequence[str]) -> Command:
         return Command("evaluate", text, options=options | switches)
     if words[:1] == ["sweep"]:
         return Command("sweep", text, options=_sweep_options(words[1:]))
+    if words[:1] == ["export"]:
+        return Command("export", text, options=export_parser().parse_strictly(words[1:]))
     return _train_command(words, text)
 
 

@@ -202,14 +202,10 @@ def _points(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r}: allowed is a number, at least 0, at most 100 (points of accuracy)")
 
 
-def evaluate_parser() -> Parser:
-    """The parser of ``evaluate``."""
-    parser = Parser(
-        prog=f"{PROGRAM} evaluate", description="Test the weights of a run again, every block's head included."
-    )
+def _add_run(parser: Parser) -> None:
+    """The run folder that a verb loads, its checkpoint, and the user's own code in it."""
     parser.add_argument("runs", nargs=1, metavar="RUN", help="a run folder")
     parser.add_argument("--weights", choices=("best", "last"), default="best", help="which checkpoint [default best]")
-    parser.add_argument("--device", type=_device, default="auto", help="auto, cpu, cuda:0, ... [default auto]")
     parser.add_argument(
         "--method", type=_own_file, metavar="FILE.py",
         help="the file with the rule of RUN, where that was one of your own that this machine has not run yet",
@@ -217,6 +213,27 @@ def evaluate_parser() -> Parser:
     parser.add_argument(
         "--model", type=_own_file, metavar="FILE.py:FUNCTION", help="likewise, the file with the network of RUN"
     )
+
+
+def export_parser() -> Parser:
+    """The parser of ``export``."""
+    parser = Parser(
+        prog=f"{PROGRAM} export",
+        description="Write the network of a run for use without this project: a program of torch.export and a plain "
+        "state dict. Heads that served training only stay behind.",
+    )
+    _add_run(parser)
+    parser.add_argument("file", metavar="FILE.pt2", help="the program; the weights are written beside it, to FILE.pt")
+    return parser
+
+
+def evaluate_parser() -> Parser:
+    """The parser of ``evaluate``."""
+    parser = Parser(
+        prog=f"{PROGRAM} evaluate", description="Test the weights of a run again, every block's head included."
+    )
+    _add_run(parser)
+    parser.add_argument("--device", type=_device, default="auto", help="auto, cpu, cuda:0, ... [default auto]")
     studies = parser.add_argument_group("Studies", "each writes a table and a figure into the folder of RUN")
     for name, help_text in STUDY_SWITCHES.items():
         _add_switch(studies, name, name, f"{help_text} [default off]")
