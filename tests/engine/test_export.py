@@ -96,7 +96,8 @@ def test_what_cannot_be_exported_is_one_line(run, words: list[str], code: int, m
 
 
 def test_a_network_that_torch_cannot_trace_is_one_line(run, net: Path, capsys) -> None:
-    own = "class Counting(nn.Module):\n    def forward(self, x):\n        return x * (2 if float(x.detach().sum()) > 0 else 3)\n"
+    forward = "def forward(self, x):\n        return x * (2 if float(x.detach().sum()) > 0 else 3)\n"
+    own = f"class Counting(nn.Module):\n    {forward}"
     text = net.read_text().replace("    side =", "    blocks[2].append(Counting())\n    side =") + "\n\n" + own
     net.write_text(text.replace("float(", "x.device.type == 'meta' or float("))
     assert run("--bp", "--epochs", "1", "--train_size", "64", model=f"{net}:build") == 0
