@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cli
-from consts import PROGRAM
+from consts import CONFIG_FILE, PROGRAM
 from engine.loading import quick_imports
 from engine.parallel import world
 from engine.run.console import log_to_terminal
@@ -33,6 +34,8 @@ def train(command: cli.Command) -> None:
     assert args is not None
     if args.run.tensorboard:
         check_tensorboard()
+    if args.run.resume is None:
+        find_initial(args)
     must_launch = world.must_launch(args.run)
     if world.is_leader():
         log_to_terminal()
@@ -79,15 +82,17 @@ def first_line(args: Args) -> str:
     )
 
 
-def assemble(args: Args, check: Callable[[int], object] | None = None) -> tuple[Method, Splits]:
+def assemble(
+    args: Args, check: Callable[[int], object] | None = None, initial: Path | None = None
+) -> tuple[Method, Splits]:
     """Load the data that ``args`` name, and build the network with its method.
 
     Where only building the network shows how many blocks it has, ``check`` is called with the number; by default the
-    settings are checked against it.
+    settings are checked against it. With ``initial``, a run folder, it begins with the weights of that run.
 
     Raises:
         UsageError: settings, network and data do not fit each other.
-        UserError: the data cannot be loaded.
+        UserError: the data or the initial weights cannot be loaded.
     """
     import torch
     from loguru import logger
@@ -101,7 +106,16 @@ def assemble(args: Args, check: Callable[[int], object] | None = None) -> tuple[
     backbone = build_backbone(args.model, splits.spec, args.num_skipped_blocks)
     if args.num_blocks is None:
         (check or args.with_blocks)(backbone.num_blocks)
-    return methods.load(args.method.method)(args.method, backbone, splits.spec), splits
+    make = partial(methods.load(args.method.method), args.method, backbone, splits.spec)
+    if initial is None:
+        return make(), splits
+    from engine.transfer import Initial
+
+    weights = Initial(initial)
+    weights.give_to_network(backbone)
+    method = make()
+    weights.give_to_heads(method)
+    return method, splits
 
 
 def run_to_resume(args: Args) -> tuple[Path | None, bool]:
@@ -141,10 +155,23 @@ def find_teacher(args: Args) -> tuple[Path, Args] | None:
     return path, settings
 
 
+def find_initial(args: Args) -> Path | None:
+    """The run folder that ``--init_from`` names.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    path = None if args.model.init_from is None else Path(args.model.init_from)
+    if path is not None and not (path / CONFIG_FILE).is_file():
+        raise UsageError(f"--init_from {path}: no run folder there (it would hold {CONFIG_FILE})")
+    return path
+
+
 def _train_on(
     ranks: world.Alone, command: cli.Command, args: Args, resume: Path | None, teacher: tuple[Path, Args] | None
 ) -> None:
     """Train as one of ``ranks``, in a new run folder or in ``resume``; ``teacher`` ranks the images of a curriculum."""
+    initial = find_initial(args) if resume is None else None
     from loguru import logger
 
     with quick_imports():
@@ -159,7 +186,7 @@ def _train_on(
     with ranks.together():
         device = use_device(ranks.device_name(args.run), deterministic=args.optim.deterministic)
         check_precision(device, args.run.precision)
-        method, splits = assemble(args, check)
+        method, splits = assemble(args, check, initial)
         ranking_P = None
         if teacher is not None:
             ranking_P = rank(load_trained(*teacher, "best", device), splits.train, args.data.curriculum)

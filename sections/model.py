@@ -42,6 +42,9 @@ class ModelArgs(Section):
     )  # fmt: skip
     dropout_prob: float = setting(0.0, "probability of dropout after every block's ReLU", ge=0, lt=1, needs=BUILT_IN)
     padding_mode: Literal["zeros", "circular"] = setting("zeros", "padding of the convolutions", needs=BUILT_IN)
+    init_from: Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")] | None = setting(
+        None, "begin with the weights of this run folder's network (its best checkpoint), heads too where they fit"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -39,8 +39,8 @@ BASE = ("--model=VGGs", "--batch_size=12", "--epochs=10", "--precision=fp32", "-
 # What decides which images there are, or how they are scaled, before a rule sees any: tests/datamodules.
 LOADED = {"dataset", "data_dir", "download", "train_size", "val_size", "random_labels", "normalization"}
 LOADED |= {name for name in DataArgs.model_fields if name.startswith("curriculum")}
-# Fixed by this test; determinism is about a GPU's kernels. Other networks: tests/networks.
-FIXED = {"method", "model", "stem", "batch_size", "epochs", "deterministic"}
+# Fixed by this test; determinism is about a GPU's kernels. Other networks: tests/networks; another run: tests/engine.
+FIXED = {"method", "model", "stem", "init_from", "batch_size", "epochs", "deterministic"}
 BEYOND = {  # flags that make a fact so
     "built_in": (), "trained_modules": (), "blocks_alone": (), "augments": (), "decodes": ("--ssl",),
 }  # fmt: skip
