@@ -63,7 +63,7 @@ def build_layout(
     """
     ranks = ranks or Alone()
     stages = choose_stages(args.run, method, feed.batch(0, 0)) if stages is None else stages
-    recorder = recorder or choose_recorder(args, feed.device)[0]
+    recorder = recorder or choose_recorder(args, feed)[0]
     rules = Rules(args.run.precision, args.optim.gradient_clip, ranks.average)
     steps = Steps(args, method, feed, ranks.replica)
     if not stages:
@@ -101,24 +101,26 @@ def _record(part: Part, steps: Steps, recorder: Recorder, step: int, *, must: bo
     return layout
 
 
-def obstacle(args: Args, device: torch.device) -> str:
-    """Why steps cannot be captured with these settings, or an empty string."""
-    if device.type != "cuda":
+def obstacle(args: Args, feed: Feed) -> str:
+    """Why steps with these settings and training images cannot be captured, or an empty string."""
+    if feed.device.type != "cuda":
         return "CUDA graphs need a GPU"
     if args.run.layer_parallel not in ("off", "streams"):
         return f"--layer_parallel {args.run.layer_parallel} has steps of its own"
+    if not feed.placement.is_resident:
+        return "the host gathers the training images, which do not fit the GPU"
     return "the host draws the masks of --dropout_prob" if args.model.dropout_prob > 0 else ""
 
 
-def choose_recorder(args: Args, device: torch.device) -> tuple[Recorder | None, str]:
+def choose_recorder(args: Args, feed: Feed) -> tuple[Recorder | None, str]:
     """The recorder that ``--cuda_graph`` asks for, or None and why there is none.
 
     Raises:
         UsageError: steps must be captured, and cannot.
     """
-    reason = "--cuda_graph off" if args.run.cuda_graph == "off" else obstacle(args, device)
+    reason = "--cuda_graph off" if args.run.cuda_graph == "off" else obstacle(args, feed)
     if reason and args.run.layer_parallel == "streams":
         raise UsageError(f"--layer_parallel streams runs CUDA graphs side by side: {reason}; give --layer_parallel off")
     if reason and args.run.cuda_graph == "on":
         raise UsageError(f"--cuda_graph on: {reason}; give --cuda_graph off or auto")
-    return (None, reason) if reason else (CudaGraphs(device), "")
+    return (None, reason) if reason else (CudaGraphs(feed.device), "")

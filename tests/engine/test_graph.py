@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 
 from datamodules.base import DataSpec, ImageSet
 from datamodules.feed import Feed
+from datamodules.placement import Placement
 from engine.layouts import build_layout, choose_recorder, obstacle
 from engine.loop.eager import Eager, Worker
 from engine.loop.layout import Course, Layout
@@ -53,7 +55,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From its call on steps are recorded also on a CPU, and none may be taken in another way."""
 
     def use() -> None:
-        monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, device: (Tape(), ""))
+        monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, feed: (Tape(), ""))
         monkeypatch.setattr(Worker, "take", lambda self, item, meter: pytest.fail("an eager step"))
 
     return use
@@ -80,12 +82,12 @@ def test_either_path_goes_on_with_the_other(run, same, monkeypatch: pytest.Monke
     run(*words)
     whole, records = run.state(), without_times(run.records())
     for first, second in ((None, Tape()), (Tape(), None)):
-        monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, device, way=first: (way, "off"))
+        monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, feed, way=first: (way, "off"))
         with monkeypatch.context() as patch:
             after(step, patch)
             assert run(*words) == 143
         folder = run.last
-        monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, device, way=second: (way, "off"))
+        monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, feed, way=second: (way, "off"))
         assert run.resume(str(folder), "--cuda_graph", "off") == 0
         same(whole, run.state(folder))
         assert without_times(run.records(folder)) == records
@@ -196,7 +198,7 @@ def test_a_method_that_draws_random_numbers_goes_the_eager_way(run, same, monkey
     run("--bp")
     whole = run.state()
     capsys.readouterr()
-    monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, device: (Tape(), ""))
+    monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, feed: (Tape(), ""))
     assert run("--bp") == 0
     line = "Steps: eager, since one cannot be captured: its method draws random numbers in a step"
     assert line in capsys.readouterr().out
@@ -218,7 +220,7 @@ def test_a_capture_that_fails_is_named_and_changes_nothing(run, same, monkeypatc
     run("--dgl")
     whole = run.state()
     capsys.readouterr()
-    monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, device: (Refuses(), ""))
+    monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, feed: (Refuses(), ""))
     assert run("--dgl") == 0
     assert "eager, since one cannot be captured: operation not permitted\n" in capsys.readouterr().out
     same(whole, run.state())
@@ -236,11 +238,11 @@ def test_a_graph_that_is_asked_for_needs_a_gpu(run, capsys) -> None:
 
 
 def test_what_the_settings_rule_out_is_known_before_a_run() -> None:
-    device = torch.device("cuda:0")
-    assert obstacle(small_args(), device) == ""
-    assert "--dropout_prob" in obstacle(small_args(dropout_prob=0.1), device)
-    assert "--layer_parallel" in obstacle(small_args(method="dgl", layer_parallel="threads"), device)
-    assert choose_recorder(small_args(cuda_graph="off"), device) == (None, "--cuda_graph off")
+    feed = SimpleNamespace(device=torch.device("cuda:0"), placement=Placement(True, ""))
+    assert obstacle(small_args(), feed) == ""
+    assert "--dropout_prob" in obstacle(small_args(dropout_prob=0.1), feed)
+    assert "--layer_parallel" in obstacle(small_args(method="dgl", layer_parallel="threads"), feed)
+    assert choose_recorder(small_args(cuda_graph="off"), feed) == (None, "--cuda_graph off")
     with pytest.raises(ValidationError, match="--dropout_prob and --cuda_graph on exclude each other"):
         small_args(cuda_graph="on", dropout_prob=0.1)
 
@@ -267,7 +269,7 @@ def test_no_path_waits_for_a_gpu_inside_a_chunk(case: str) -> None:
     method = make_method(case).float().to(device)
     feed = make_feed("cuda:0", two_views=method.two_views)
     optimizer = build_optimizer(args.optim, method)
-    recorder, _ = choose_recorder(args, device)
+    recorder, _ = choose_recorder(args, feed)
     recorded = record(args, method, feed, optimizer, recorder)
     worker, meter = Worker(Part(method, optimizer, Rules()), Steps(args, method, feed)), Meter()
 
@@ -291,7 +293,8 @@ def test_a_method_that_waits_for_a_gpu_is_found_before_the_capture(monkeypatch: 
     monkeypatch.setattr(BackPropagation, "fill_grads", read)
     device, args = torch.device("cuda:0"), small_args()
     method = make_method("bp").float().to(device)
-    recorder, _ = choose_recorder(args, device)
+    feed = make_feed("cuda:0")
+    recorder, _ = choose_recorder(args, feed)
     with pytest.raises(Uncapturable, match="synchronizing"):
-        record(args, method, make_feed("cuda:0"), build_optimizer(args.optim, method), recorder)
+        record(args, method, feed, build_optimizer(args.optim, method), recorder)
     torch.cuda.empty_cache()  # which torch 2.11 refuses after a capture that failed

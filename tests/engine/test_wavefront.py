@@ -24,7 +24,7 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> None:
     def shuffled(self: Streams, places: list[int]) -> None:
         tick(self, source.sample(places, len(places)))
 
-    monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, device: (Tape(), ""))
+    monkeypatch.setattr("engine.trainer.choose_recorder", lambda args, feed: (Tape(), ""))
     monkeypatch.setattr(Streams, "_tick", shuffled)
     monkeypatch.setattr(Worker, "take", lambda self, item, meter: pytest.fail("an eager step"))
 
@@ -51,7 +51,7 @@ def test_a_signal_lets_batches_on_their_way_through_and_any_layout_goes_on(run, 
     run(*words)
     whole, records = run.state(), without_times(run.records())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.trainer.choose_recorder", lambda args, device: (Tape(), ""))
+        patch.setattr("engine.trainer.choose_recorder", lambda args, feed: (Tape(), ""))
         after(step, patch)
         assert run(*words, *STREAMS, "--num_stages", "3") == 143
     folder = run.last
