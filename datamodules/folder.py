@@ -50,9 +50,9 @@ class Tree(NamedTuple):
         """Those for training, then those of the test."""
         return [*self.train, *self.test]
 
-    def key(self, image_size: int | None = None) -> str:
-        """64 hexadecimal digits that change with the size, and when a file is added, removed, renamed or changed."""
-        digest = hashlib.sha256(f"{cache.VERSION} {image_size}".encode())
+    def key(self) -> str:
+        """64 hexadecimal digits that change when a file is added, removed, renamed or changed."""
+        digest = hashlib.sha256(str(cache.VERSION).encode())
         for file in self.files:
             digest.update(os.fsencode(f"\0{file.name}\0{file.size_bytes}\0{file.mtime_ns}"))
         return digest.hexdigest()
@@ -140,13 +140,14 @@ def _images(tree: Tree, image_size: int | None, announce: Announce, progress: bo
     Raises:
         UserError: an image cannot be read, or differs in size; or there is room neither on the disk nor in memory.
     """
-    path, count = cache.cache_path(tree.root, image_size, tree.key(image_size)), len(tree.files)
+    path, count = cache.cache_path(tree.root, image_size, tree.key()), len(tree.files)
     if found := cache.load(path, count, progress=progress):
         return found
     try:
         with held(path.with_name("lock"), announce, f"decodes the images of {tree.root}") as is_alone:
             if found := cache.load(path, count, progress=progress):  # the other process has written it
                 return found
+            announce(f"Decoding {count} images of {tree.root}, once: they are kept in {path.parent}")
             shape = _shape(tree, image_size, progress)
             images = cache.write(path, shape, lambda put: _decode(tree, image_size, shape, put, progress))
             if is_alone:
@@ -243,6 +244,8 @@ def _opened(path: Path, use: Callable[[Image.Image], Result]) -> Result:
             if image.mode.startswith(("I", "F")):  # Pillow would clip them to white
                 raise ValueError("more than 8 bits per channel; save it with 8")
             return use(image)
+    except MemoryError as error:
+        raise UserError(f"not enough memory to decode {path}") from error
     except Exception as error:  # a damaged file makes Pillow raise OSError, SyntaxError, ValueError, struct.error, ...
         reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
         raise UserError(f"cannot read image {path}: {reason or type(error).__name__}") from error

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import cache, folder
+from datamodules import cache, folder, load_data
 from datamodules.stored import Stored
+from schemas import DataArgs
 from tests.datamodules.conftest import cache_files, fault, load, pixels, same, write
 
 
@@ -27,6 +28,14 @@ def test_the_second_load_decodes_nothing_and_gives_the_same_bits(tree: Path, mon
     assert len(cache_files()) == 1
     forbid_decoding(monkeypatch)
     assert same(load("folder", tree), first)
+
+
+def test_decoding_is_said_once(tree: Path) -> None:
+    lines: list[str] = []
+    args = DataArgs(dataset="folder", data_dir=str(tree))
+    for _ in range(2):
+        load_data(args, announce=lines.append, progress=False)
+    assert lines == [f"Decoding 8 images of {tree}, once: they are kept in {cache_files()[0].parent}"]
 
 
 def test_nothing_is_written_into_the_tree(tree: Path) -> None:
@@ -195,6 +204,13 @@ def test_a_cache_that_cannot_be_written_costs_one_line(tree: Path, monkeypatch: 
     assert len(lines) == 1 and "\n" not in lines[0]
     assert str(cache.home()) in lines[0] and "No space left on device" in lines[0] and "XDG_CACHE_HOME" in lines[0]
     assert cache_files() == []
+
+
+def test_a_disk_without_room_shows_before_the_work(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        cache.write(tree / "x.npy", (8, 6, 5, 3), lambda put: pytest.fail("the work has begun"))
+    assert sorted(path.name for path in tree.iterdir()) == ["test", "train"]
 
 
 def test_a_cache_folder_that_is_a_file_costs_one_line(tree: Path, cache_home: Path) -> None:

@@ -80,6 +80,14 @@ def test_the_first_bad_image_is_the_one_that_is_named(tree: Path) -> None:
     assert str(tree / "train" / "cat" / "1.png") in fault("folder", tree)
 
 
+def test_an_image_for_which_there_is_no_memory(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(folder, "_pixels", refuse)
+    assert fault("folder", tree) == f"not enough memory to decode {tree / 'train' / 'cat' / '0.png'}"
+
+
 def test_images_of_different_sizes(tree: Path) -> None:
     path = tree / "test" / "dog" / "0.png"
     write(path, pixels(0, (6, 9, 3)))

@@ -57,6 +57,14 @@ def test_a_file_gives_the_bits_of_memory(
     check_same(*feeds, places)
 
 
+def test_batches_that_are_not_wanted_any_more_are_dropped(tmp_path: Path) -> None:
+    images = make_images()
+    feed = Feed(stored(tmp_path, images), make_spec(images), 5, CPU, augment=DataArgs(), seed=3)
+    for epoch, step in JUMPS:
+        feed.batch(epoch, step)
+        assert len(feed._ahead._waiting) == 2
+
+
 def test_a_part_of_a_file_gives_the_bits_of_that_part(tmp_path: Path) -> None:
     images, chosen_P = make_images(), torch.tensor([30, 2, 3, 4, 5, 36, 0, 7, 6, 9, 11, 12])
     feeds = [
@@ -124,6 +132,8 @@ def test_reading_whole_runs_of_neighbours_and_single_images(tmp_path: Path) -> N
     assert isinstance(pixels, Stored) and pixels.shape == images.images_PHWC.shape
     for index in (slice(None), slice(3, 9), slice(0, 0), 5, -1, torch.tensor([4, 5, 6, 6, 0, 36, 35])):
         assert torch.equal(pixels[index], images.images_PHWC[index])
+    one_P, two_P = torch.tensor([9, 3, 30, 4]), torch.tensor([2, 0, 3])
+    assert torch.equal(pixels.select(one_P).select(two_P)[:], images.images_PHWC[one_P][two_P])
     for part, expected in zip(pixels.split((30, 7)), images.images_PHWC.split((30, 7)), strict=True):
         assert torch.equal(part[:], expected)
 

@@ -30,7 +30,7 @@ PLAIN = "--no_random_horizontal_flip"  # the default of digits alone
 
 @pytest.fixture(autouse=True)
 def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "home", lambda: tmp_path / "cache")  # the variable would move matplotlib's cache too
 
 
 @pytest.fixture(scope="session")
@@ -151,9 +151,7 @@ def test_the_least_train_size_is_that_of_the_least_batch(run, capsys) -> None:
     assert run("--train_size", "2") == 2
     assert "--batch_size 32: there are 2 training images, so it must be at most 2" in capsys.readouterr().err
     assert run("--train_size", "2", "--batch_size", "2", "--epochs", "1") == 0
-    assert run("--train_size", "none", "--val_size", "1436") == 2
-    assert "two must be left, so it must be at most 1435" in capsys.readouterr().err
-    assert run.folders[:-1] == []
+    assert len(run.folders) == 1
 
 
 def test_images_that_the_host_gathers_are_no_part_of_a_cuda_graph() -> None:
