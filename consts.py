@@ -90,6 +90,7 @@ class DataFacts(NamedTuple):
         random_horizontal_flip: whether a mirror image keeps the label, the default of ``--random_horizontal_flip``.
         on_disk: False for data that come with the code, for which ``--data_dir`` has no meaning.
         downloadable: whether torchvision knows where to fetch it.
+        is_own: whether it is the user's, so that ``--data_dir`` says what the data are.
     """
 
     mean: tuple[float, ...] = ()
@@ -98,6 +99,7 @@ class DataFacts(NamedTuple):
     random_horizontal_flip: bool = True
     on_disk: bool = True
     downloadable: bool = True
+    is_own: bool = False
 
 
 # CIFAR-10 statistics: AlonNT/Thesis commit 847a141 and kuangliu/pytorch-cifar. CIFAR-100: weiaicunzai/pytorch-cifar100.
@@ -108,7 +110,8 @@ DATASETS: dict[str, DataFacts] = {
     "mnist": DataFacts(random_horizontal_flip=False),
     "fashion_mnist": DataFacts(),
     "svhn": DataFacts(random_horizontal_flip=False),
-    "folder": DataFacts(downloadable=False),
+    "folder": DataFacts(downloadable=False, is_own=True),
+    "arrays": DataFacts(downloadable=False, is_own=True),
     "digits": DataFacts(random_horizontal_flip=False, on_disk=False, downloadable=False),
 }
 

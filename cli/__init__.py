@@ -22,8 +22,8 @@ from cli.build import (
 )  # fmt: skip
 from cli.messages import explain
 from cli.settings import Given, Item, check_effects, check_needs, check_resumed, find_run, read_files, read_run
-from consts import CODE_SETTINGS, PROGRAM
-from schemas import DEFAULT_METHOD, Args, Rules, build_args, method_sections
+from consts import CODE_SETTINGS, DATASETS, PROGRAM
+from schemas import DEFAULT_METHOD, Args, DataArgs, Rules, build_args, method_sections
 from sections.fields import FALSE_WORDS, TRUE_WORDS
 from utils import UsageError, code_file, did_you_mean
 
@@ -102,17 +102,20 @@ def check_same_images(own: Args, *others: Args, flag: str = "--cka") -> None:
     """Refuse to put runs together that did not see the same images; ``flag`` asked for it.
 
     Raises:
-        UsageError: their data sets differ; of ``folder``, their trees.
+        UsageError: their data sets differ; of the user's own, their paths or sizes.
     """
     for other in others:
-        one, two = (
-            f"{data.dataset} {Path(data.data_dir).absolute()}" if data.dataset == "folder" else data.dataset
-            for data in (own.data, other.data)
-        )  # fmt: skip
+        one, two = map(_images_of, (own.data, other.data))
         if one != two:
             raise UsageError(
                 f"{flag}: that run saw {two}, but this one {one}; they must have been tested on the same images"
             )
+
+
+def _images_of(data: DataArgs) -> str:
+    """In words, which images a run saw."""
+    where = f" {Path(data.data_dir).absolute()}" if DATASETS[data.dataset].is_own else ""
+    return f"{data.dataset}{where}" + (f" with --image_size {data.image_size}" if data.image_size else "")
 
 
 def _validated(values: Mapping[str, Item]) -> Args:

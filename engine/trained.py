@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from datamodules.base import ImageSet, Splits
-from datamodules.feed import EVALUATION_BATCH, Feed
+from datamodules.feed import Feed, evaluation_batch
 from engine.run import checkpoint
 from engine.run.folder import RunFolder
 from engine.start import assemble
@@ -44,7 +44,7 @@ class Trained:
 
     def feed(self, images: ImageSet) -> Feed:
         """Batches of images without augmentation, on the device."""
-        return Feed(images, self.splits.spec, EVALUATION_BATCH, self.device)
+        return Feed(images, self.splits.spec, evaluation_batch(self.splits.spec), self.device)
 
     def write_table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Write the CSV file ``name`` into the run folder, atomically.

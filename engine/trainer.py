@@ -20,7 +20,7 @@ import reports
 from consts import DONE, FAILED, INTERRUPTED, TEST, TRAIN, VAL
 from datamodules.base import ImageSet, Splits
 from datamodules.curriculum import Curriculum
-from datamodules.feed import EVALUATION_BATCH, Feed
+from datamodules.feed import Feed, evaluation_batch
 from engine import memory, saving
 from engine.devices import choose_precision, compile_blocks, describe_precision, keep_freed_memory
 from engine.layouts import build_layout, choose_recorders
@@ -76,7 +76,7 @@ def make_feeds(
     *,
     two_views: bool = False,
 ) -> dict[str, Feed]:
-    """The splits on the device: training augmented and shuffled, the others as they are.
+    """Batches of the splits: training augmented and shuffled, the others as they are.
 
     With a ranking of the training images the first epochs draw from its beginning (``--curriculum``).
     """
@@ -89,7 +89,9 @@ def make_feeds(
     )  # fmt: skip
     held_out: dict[str, ImageSet | None] = {VAL: splits.val, TEST: splits.test}
     others = {
-        name: Feed(images, spec, EVALUATION_BATCH, device) for name, images in held_out.items() if images is not None
+        name: Feed(images, spec, evaluation_batch(spec), device)
+        for name, images in held_out.items()
+        if images is not None
     }
     return {TRAIN: train, **others}
 
@@ -117,13 +119,13 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
         held.enter_context(RunFolder(job.resume).locked())
         state = checkpoint.load_newest(RunFolder(job.resume).checkpoints, logger.warning)
     state = ranks.agree(state)
-    recorders, why_not = choose_recorders(job.args, job.device)
     if job.device.type == "cpu":
         keep_freed_memory()
     method = job.method.to(job.device).to(memory_format=torch.channels_last)
     # Not computed again for a resumed run: its teacher may be deleted by then.
     ranking_P = job.ranking_P if state is None else state.get("ranking")
     feeds = make_feeds(job.args, job.splits, job.device, ranking_P, two_views=method.two_views)
+    recorders, why_not = choose_recorders(job.args, feeds[TRAIN])
     observers = Observers(job.args, job.splits, job.device)
     args = _settle(job, state)
     stages = ranks.agree(choose_stages(args.run, method, feeds[TRAIN].batch(0, 0)) if ranks.is_leader else [])
