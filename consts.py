@@ -169,7 +169,7 @@ CODE_SETTINGS = ("method", "model")  # may name a Python file of the user's own;
 
 
 def digest_name(setting: str) -> str:
-    """Under what name ``config.yaml`` has the SHA-256 of the file that a setting names: ``method_sha256``."""
+    """The key in ``config.yaml`` of the SHA-256 of the Python file that a setting names, as ``method_sha256``."""
     return f"{setting}_sha256"
 
 

@@ -68,7 +68,7 @@ def with_file(value: str, path: Path) -> str:
 
 
 def short_name(value: str) -> str:
-    """A setting's value as it is shown: ``rule`` or ``net:build`` for a Python file, and any other as it is."""
+    """The short form of a setting's value for logs and tables: of a Python file ``rule`` or ``net:build``."""
     match = _CODE.fullmatch(value)
     return Path(match[1]).stem + (match[2] or "") if match else value
 

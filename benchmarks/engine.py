@@ -24,7 +24,7 @@ from engine.parallel.partition import choose_stages
 from engine.parallel.ranks import joined_ranks
 from engine.parallel.world import Alone
 from methods._base import Method
-from model import build_backbone
+from networks import build_backbone
 from schemas import Args, build_args
 
 CPU = torch.device("cpu")

@@ -72,7 +72,7 @@ def parse(argv: Sequence[str]) -> Command:
 def args_of_run(
     folder: Path, typed: Mapping[str, str] | None = None, warn: Callable[[str], None] = lambda line: None
 ) -> Args:
-    """The settings of a run; its code, where that is the user's own, is run (`code.of_run`).
+    """Read the settings of a run; a Python file of the user's own that it trained with is loaded (`code.of_run`).
 
     Args:
         folder: of the run.
@@ -90,7 +90,7 @@ def args_of_run(
 
 
 def rules_of(words: Sequence[str]) -> Rules:
-    """The rules that a training command may choose: the project's, and those in files that it names.
+    """The training rules that a command may name: those of the project, and those in Python files that it gives.
 
     Raises:
         UsageError: such a file cannot be used.

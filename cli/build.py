@@ -112,7 +112,7 @@ def _groups(section: type[Section]) -> Iterator[type[Section]]:
 
 
 def train_parser(rules: Rules, method: str | None = None, *, with_help: bool = True) -> Parser:
-    """The parser of a training command that may choose of ``rules``; with ``method``, without the flags of others.
+    """The parser of a training command; with ``method``, it has the flags of that training rule only.
 
     Raises:
         UsageError: a setting of a rule of the user's own has the name of another flag.

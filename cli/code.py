@@ -114,7 +114,7 @@ def changed(code: Mapping[str, Any], where: str) -> list[str]:
 
 
 def _list() -> Path:
-    """The file with the digests of all that this user has named, a line each."""
+    """The file that lists the SHA-256 of every Python file that this user has named in a command, a line each."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / PROJECT / "code_that_was_named.txt"
 
@@ -126,7 +126,10 @@ def _remembered() -> set[str]:
 
 
 def _remember(digest: str) -> None:
-    """Where this cannot be written, the code of a run must be named each time."""
+    """Remember that the user named this file.
+
+    Where the list cannot be written, the file must be named again beside every run that has it.
+    """
     with contextlib.suppress(OSError, RuntimeError):
         if digest not in _remembered():
             _list().parent.mkdir(parents=True, exist_ok=True)

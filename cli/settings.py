@@ -152,7 +152,7 @@ def read_run(folder: Path, typed: Mapping[str, str]) -> Given:
 
 
 def find_run(wanted: str, path: str | None) -> Path:
-    """The folder of the run that ``--resume`` names, by its path or by its name in the folder ``path``.
+    """Find the run folder that ``--resume`` names: a path, or the name of a folder in ``path``.
 
     Raises:
         UsageError: there is none.
@@ -167,7 +167,7 @@ def find_run(wanted: str, path: str | None) -> Path:
 
 
 def check_resumed(folder: Path, before: Mapping[str, Item], flags: Mapping[str, Item]) -> None:
-    """Refuse a flag that asks for something else than the run in ``folder``, which had the settings ``before``.
+    """Refuse flags that contradict the settings of the run that is resumed.
 
     Raises:
         UsageError: naming the flag.

@@ -21,7 +21,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX, _NEVER = -1, -3, -8, 2**31 -
 
 
 def use_device(name: str, *, deterministic: bool = False) -> torch.device:
-    """The device of ``--device``, set up for this process: to be called once, before anything runs on it.
+    """Choose the device of ``--device`` and set it up for this process; call once, before anything runs on it.
 
     A GPU becomes the current one, to which calls of CUDA that name none refer. From here on kernels are deterministic
     where asked for, and float32 is never TF32 outside `autocast`.
@@ -92,7 +92,7 @@ def _set_tf32(*, matmul: bool, convolution: bool) -> None:
 
 
 def tf32_obstacle(device: torch.device) -> str:
-    """Why ``device`` does not compute in TF32, or an empty string."""
+    """The reason why ``device`` cannot compute in TF32 (NVIDIA's 19-bit float); empty if it can."""
     if device.type != "cuda":
         return "TF32 needs a GPU of compute capability 8.0 or higher"
     where, is_native = _capability(device)
@@ -158,6 +158,11 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def reserved_memory(device: torch.device) -> int:
+    """The most that torch has reserved on the GPU, in bytes, used or not; 0 on a CPU."""
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
 
 
 def allocated_memory(device: torch.device) -> int:

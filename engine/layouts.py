@@ -109,7 +109,7 @@ def _record(part: Part, steps: Steps, recorders: Recorders, step: int) -> Layout
 
 
 def _sample(steps: Steps, step: int, count: int) -> range:
-    """``count`` steps to compare, or as many as the epoch has: those from ``step`` on, or the epoch's last ones."""
+    """The numbers of the steps to compare with eager ones: ``count`` of one epoch, from ``step`` on if it has them."""
     begin = step // steps.per_epoch * steps.per_epoch
     end = begin + steps.per_epoch
     first = max(begin, min(step, end - count))

@@ -17,7 +17,7 @@ from loguru import logger
 from consts import TRAIN, block_name
 from datamodules.feed import Feed
 from engine import saving
-from engine.devices import allocated_memory, reset_peak_memory
+from engine.devices import allocated_memory, peak_memory, reserved_memory, reset_peak_memory
 from engine.epoch import end_epoch
 from engine.loop.layout import Course, Layout
 from engine.loop.meter import Totals
@@ -57,7 +57,8 @@ class TrainingModule(pl.LightningModule):
         step: optimiser steps taken so far, over the whole run.
         interval: sums of the metrics since the last log line.
         train_s: seconds spent in training steps so far.
-        step_bytes: the most memory on the GPU that a recorded step needs, with all that is allocated beside it.
+        peak_bytes, reserved_bytes: the most memory allocated and reserved (`engine.devices`) with earlier layouts; a
+            recorded step's own memory counts, which torch does not count as allocated.
         best: the best epoch's number (from 1), and its accuracies.
 
     Args:
@@ -91,7 +92,7 @@ class TrainingModule(pl.LightningModule):
         self.ranks = ranks or Alone()
         self._build = build
         self.layout: Layout | None = None
-        self.step_bytes = 0
+        self.peak_bytes = self.reserved_bytes = 0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -133,16 +134,23 @@ class TrainingModule(pl.LightningModule):
             logger.info(f"Phase {phases.now + 1}/{phases.count}: {block_name(phases.learning[0])} learns")
         self.layout = self._build(self.optimizer, step=self.step)
         device = self.feeds[TRAIN].device
-        self.step_bytes = max(self.step_bytes, allocated_memory(device) + self.layout.step_bytes)
+        self.peak_bytes = max(self.peak_bytes, allocated_memory(device) + self.layout.step_bytes)
         reset_peak_memory(device)  # so that recording does not count
 
     def release(self) -> None:
         """Close the layout, if there is one, and free its memory."""
         if self.layout is not None:
+            self.note_peak()
             if self.layout.balance is not None:
                 logger.info(f"Stages worked {self.layout.balance:.0%} of the busiest one's time")
             self.layout.close()
         self.layout = None
+
+    def note_peak(self) -> None:
+        """Update `peak_bytes` and `reserved_bytes`."""
+        device = self.feeds[TRAIN].device
+        self.peak_bytes = max(self.peak_bytes, peak_memory(device))
+        self.reserved_bytes = max(self.reserved_bytes, reserved_memory(device))
 
     def transfer_batch_to_device(self, batch: range, device: torch.device, dataloader_idx: int) -> range:
         """A chunk is a range of step numbers; the images are on the device already."""

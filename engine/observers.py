@@ -29,7 +29,7 @@ from diagnostics.reconstructions import reconstruction_grids
 from engine.devices import autocast
 from engine.run.log import RunLog
 from methods._base import Method
-from model import build_backbone
+from networks import build_backbone
 from schemas import Args
 
 ALIGNMENT_IMAGES, PROBE_IMAGES, CKA_IMAGES = 256, 2000, 500  # at most

@@ -37,11 +37,8 @@ def train(command: cli.Command) -> None:
         log_to_terminal()
     else:
         logger.remove()
-    if not world.was_launched():  # the command that launched these processes has said it
-        logger.info(first_line(args))
-        for warning in command.warnings:
-            logger.warning(warning)
     if must_launch:
+        announce(command)
         from engine.parallel.launch import launch
 
         program = Path(__file__).resolve().parent.parent / PROGRAM
@@ -56,15 +53,27 @@ def train(command: cli.Command) -> None:
         resume, is_done = ranks.agree(run_to_resume(args) if ranks.is_leader else (None, False))
         teacher = find_teacher(args) if resume is None and ranks.is_leader else None
         if not is_done:
+            if not world.was_launched():  # the command that launched these processes has done so
+                announce(command)
             _train_on(ranks, args, command.text, resume, teacher)
+
+
+def announce(command: cli.Command) -> None:
+    """Log what will be trained, and the warnings about its settings."""
+    from loguru import logger
+
+    assert command.args is not None
+    logger.info(first_line(command.args))
+    for warning in command.warnings:
+        logger.warning(warning)
 
 
 def first_line(args: Args) -> str:
     """What will be trained and where, as far as it is known before torch is loaded, which takes seconds."""
     going_on = f", going on with {args.run.resume}" if args.run.resume not in (None, "auto") else ""
-    count = args.optim.epochs
+    count, (method, model, dataset) = args.optim.epochs, args.labels().values()
     return (
-        f"Starting: {args.model.model} with {args.method.method} on {args.data.dataset}, {count} "
+        f"Starting: {model} with {method} on {dataset}, {count} "
         f"epoch{'s' * (count > 1)}, device {args.run.device}{going_on}"
     )
 
@@ -76,7 +85,7 @@ def assemble(args: Args) -> tuple[Method, Splits]:
 
     import methods
     from datamodules import load_data
-    from model import build_backbone
+    from networks import build_backbone
 
     splits = load_data(args.data, announce=logger.info, progress=args.run.progress_bar)
     torch.manual_seed(args.optim.seed)  # the backbone first, so that every method starts from the same weights

@@ -9,7 +9,6 @@ from loguru import logger
 
 from consts import ACCURACY, TEST, TRAIN, VAL, metric_name
 from diagnostics.receptive_field import receptive_fields
-from engine.devices import peak_memory
 from engine.module import TrainingModule
 from methods._base import Method
 from utils import UserError
@@ -58,16 +57,8 @@ def describe_blocks(method: Method) -> list[dict[str, Any]]:
     ]
 
 
-def memory(device: torch.device, step_bytes: int) -> dict[str, int | None]:
-    """Peak memory: allocated and reserved by torch on the GPU, or resident in the process on a CPU.
-
-    ``step_bytes`` is that of a recorded step, whose own memory torch does not count as allocated.
-    """
-    reserved = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
-    return {"peak_memory_bytes": max(peak_memory(device), step_bytes), "peak_reserved_bytes": reserved}
-
-
-def _summarise(module: TrainingModule, status: str, device: torch.device) -> dict[str, Any]:
+def _summarise(module: TrainingModule, status: str) -> dict[str, Any]:
+    module.note_peak()
     epochs = module.run_log.folder.epochs()
     final = epochs[-1] if epochs else {}
     num_blocks = module.method.backbone.num_blocks
@@ -81,14 +72,15 @@ def _summarise(module: TrainingModule, status: str, device: torch.device) -> dic
         "wall_s": round(module.time_s, 2),
         "train_s": round(module.train_s, 2),
         "images_per_second": round(module.step * module.args.optim.batch_size / max(module.train_s, 1e-9), 1),
-        **memory(device, module.step_bytes),
+        "peak_memory_bytes": module.peak_bytes,
+        "peak_reserved_bytes": module.reserved_bytes or None,
         **count_parameters(module.method),
     }
 
 
-def write_summary(module: TrainingModule, status: str, device: torch.device, problem: str | None) -> dict[str, Any]:
+def write_summary(module: TrainingModule, status: str, problem: str | None) -> dict[str, Any]:
     """Write the final ``summary.json``, and refresh the plots for the last time."""
-    summary = _summarise(module, status, device) | {"error": problem}
+    summary = _summarise(module, status) | {"error": problem}
     try:
         module.run_log.folder.update_summary(**summary)
     except UserError as error:  # it must not replace the error that ended the run

@@ -213,7 +213,7 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
         if module.progress is not None:
             module.progress.close()
         module.release()
-        summary = write_summary(module, status, device, problem) if module.ranks.is_leader else {}
+        summary = write_summary(module, status, problem) if module.ranks.is_leader else {}
         if status == DONE and summary:  # before the dashboards close, which show these lines as well
             say(results(summary))
         module.run_log.close(code, summary)

@@ -1,4 +1,4 @@
-"""Labels as rows with a single 1."""
+"""One-hot encoding of class labels."""
 
 from __future__ import annotations
 

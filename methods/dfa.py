@@ -61,7 +61,7 @@ class DirectFeedbackAlignment(SignalMethod):
             self.feedback.register_buffer(block_name(index), matrix_ND)
 
     def signal(self, index: int, trace: Trace, above_BCHW: Tensor) -> Tensor:
-        """`project` in shape, type and memory order of what came from above, which is not read otherwise."""
+        """Project the error to block ``index``: ``B_i e`` in the shape, type and memory order of ``above_BCHW``."""
         signal_BD = self.project(self.feedback.get_buffer(block_name(index)), trace)
         return torch.empty_like(above_BCHW).copy_(signal_BD.view_as(above_BCHW))
 

@@ -21,7 +21,7 @@ def plot(axes: Axes, curve: Mapping[int, float], colour: str, name: str) -> None
 
 
 def finish(axes: Axes, ends: Sequence[tuple[float, str, str]], title: str, along: str = "epoch") -> None:
-    """Name the figure and its x axis, and the curves at their ends (last value, text, colour)."""
+    """Write the figure's title, the name of its x axis, and a label at the end of each curve."""
     axes.set_title(title)
     integer_axis(axes, along)
     if ends:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 # network.
 RANKS = [
     {"consts", "utils"}, {"sections", "layers"}, {"schemas", "reports"}, {"cli", "model", "datamodules"},
-    {"heads", "objectives"}, {"tasks"}, {"methods"}, {"diagnostics"}, {"engine"}, {"studies"}, {"sweeps"},
+    {"heads", "networks", "objectives"}, {"tasks"}, {"methods"}, {"diagnostics"}, {"engine"}, {"studies"}, {"sweeps"},
     {"main", "benchmarks"},
 ]  # fmt: skip
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
@@ -67,7 +67,7 @@ def test_heavy_libraries_stay_out_of_the_light_rooms(path: Path) -> None:
     if room in ("main", "reports", "sweeps"):
         assert not heavy & {name for name, top in found if top}
     assert "ray" not in {name for name, top in found if top}  # an extra that few have
-    if room in ("methods", "tasks", "heads", "objectives", "model"):
+    if room in ("methods", "tasks", "heads", "networks", "objectives", "model"):
         assert not {"pytorch_lightning", "wandb", "loguru"} & {name for name, _ in found}
 
 

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from consts import NETWORKS
-from model import Backbone, Dropout, build_backbone, merged
+from layers.dropout import Dropout
+from model import Backbone, merged
+from networks import build_backbone
 from schemas import ModelArgs
 from tests.conftest import build, make_spec
 from utils import UsageError
@@ -85,7 +87,8 @@ def test_circular_padding_wraps() -> None:
     """Circular padding makes a convolution commute with a circular shift; zero padding does not."""
     x_BCHW = torch.randn(1, 3, 8, 8)
     for mode, commutes in (("circular", True), ("zeros", False)):
-        from model import Shape, convolutional_block
+        from model import Shape
+        from networks.table import convolutional_block
 
         block = convolutional_block(Shape(3, 8, 8), 4, 3, pool=False, args=ModelArgs(padding_mode=mode))
         convolution = block.features[0]

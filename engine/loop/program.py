@@ -52,7 +52,7 @@ class Program:
         return [self._generator, *self._steps.generators(self.part.blocks)]
 
     def seed(self, step: int) -> None:
-        """Seed the generators for step ``step``; to be called before each call."""
+        """Seed the random generators for step ``step``; do so before every call of the program."""
         self._steps.seed_tasks(self._generator, step)
         self._steps.seed_blocks(self.part.blocks, step)
 

@@ -59,11 +59,11 @@ class Streams(Layout):
 
     @property
     def step_bytes(self) -> int:
-        """The sum over the stages: they run at the same time, each in a pool of its own."""
+        """As `Layout.step_bytes`: the sum over the stages, which run at the same time, each in memory of its own."""
         return sum(recording.step_bytes for recording in self._recordings)
 
     def close(self) -> None:
-        """Free the graphs with their memory."""
+        """Delete the CUDA graphs, which frees their memory."""
         self._recordings.clear()
         self._programs.clear()
 

@@ -117,7 +117,7 @@ def percent(value: float | None) -> str:
 
 
 def results(summary: dict[str, Any]) -> Iterable[str]:
-    """The closing lines of a run with its results."""
+    """The last lines that a run logs about its results."""
     yield (
         f"Best test accuracy: {percent(summary['best_test_accuracy'])}% (epoch {summary['best_epoch']}, "
         f"chosen on {summary['chosen_on']}); last epoch: {percent(summary['final_test_accuracy'])}%"
@@ -129,7 +129,7 @@ def results(summary: dict[str, Any]) -> Iterable[str]:
 
 
 def places(folder: Path) -> Iterable[str]:
-    """The closing lines with where its files are."""
+    """The last lines that a run logs about where its files are."""
     yield f"Run folder: {folder}"
     yield f"Plots: open {folder / REPORT_FILE}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from consts import TRAIN, block_name
 _OF_A_BLOCK = re.compile(rf"(\w+)/{block_name(0)[:-2]}(\d+)/(\w+)")
 
 
-class Dashboard:
+class Dashboard(ABC):
     """A dashboard whose first failure ends the mirroring, and never the training.
 
     Args:
@@ -28,7 +29,7 @@ class Dashboard:
         self._run: Any = None  # the library's object, None where nothing is mirrored
 
     def _guarded(self, act: Callable[[], object], otherwise: Callable[[Exception], object] | None = None) -> None:
-        """The one place where a library may fail: then do ``otherwise``, which may fail too, or give up."""
+        """Call ``act``, a call of the dashboard's library; if it fails, call ``otherwise``, or end the mirroring."""
         try:
             act()
         except Exception as error:
@@ -39,7 +40,7 @@ class Dashboard:
         self._warn(f"{self._name} failed ({one_line(error)}): going on without it; metrics.jsonl has everything")
 
     def log(self, kind: str, values: Mapping[str, Any]) -> None:
-        """Mirror one line of ``metrics.jsonl``, without what would be shown twice."""
+        """Send one line of ``metrics.jsonl`` to the dashboard, without values that another one repeats."""
         if self._run is not None:
             self._guarded(lambda: self._log(without_repeats(kind, values)))
 
@@ -54,14 +55,17 @@ class Dashboard:
             self._guarded(lambda: self._finish(exit_code, summary or {}))
         self._run = None
 
+    @abstractmethod
     def _log(self, values: Mapping[str, Any]) -> None:
-        raise NotImplementedError
+        """Send metrics; may raise anything."""
 
+    @abstractmethod
     def _show(self, pictures: Mapping[str, Path], position: Mapping[str, Any]) -> None:
-        raise NotImplementedError
+        """Send pictures; may raise anything."""
 
+    @abstractmethod
     def _finish(self, exit_code: int, summary: Mapping[str, Any]) -> None:
-        raise NotImplementedError
+        """Send the summary and close; may raise anything."""
 
 
 def without_repeats(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:

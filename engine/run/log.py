@@ -1,4 +1,4 @@
-"""Write a run's metrics: first to the record on disk, then to the dashboards and the plots."""
+"""Write a run's metrics to ``metrics.jsonl``, then to wandb, TensorBoard and the plots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorBoard's files, with torch's own writer, for which the package ``tensorboard`` must be there."""
+"""Write metrics for TensorBoard with torch's `SummaryWriter`, which needs the package ``tensorboard``."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TensorBoardLog(Dashboard):
 
 
 def check_tensorboard() -> None:
-    """Refuse ``--tensorboard`` where the package is missing.
+    """Refuse ``--tensorboard`` if the package ``tensorboard`` is not installed.
 
     Raises:
         UsageError: it is; the line says how to install it.

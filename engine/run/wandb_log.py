@@ -154,7 +154,7 @@ class WandbLog(Dashboard):
 
 
 def default_group(args: Args) -> str:
-    """What the dashboard groups runs by: of a sweep its folder, else method, model and data set, whatever the seed."""
+    """The default wandb group of a run: a sweep's folder, else method, model and data set, but not the seed."""
     if args.run.name.startswith(TRIAL):
         return Path(args.run.path).resolve().name[:_MAX_GROUP]
     return " ".join(args.labels().values())

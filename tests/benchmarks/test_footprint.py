@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.footprint import footprint
 from datamodules.base import DataSpec
-from model import build_backbone
+from networks import build_backbone
 from schemas import ModelArgs
 from utils import UsageError
 

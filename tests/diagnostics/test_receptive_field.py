@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from diagnostics.receptive_field import ReceptiveField, behind, receptive_fields
-from model import Backbone, build_backbone
+from model import Backbone
+from networks import build_backbone
 from schemas import ModelArgs
 from tests.conftest import make_spec
 

@@ -39,8 +39,8 @@ def test_what_is_measured_is_in_the_record_the_plots_and_the_page(run) -> None:
     assert {"alignment.svg", "probes.svg", "cka.svg", "filters.png", "confusion.png"} <= plots
     page = (run.last / "report.html").read_text()
     for words in (
-        "cosine of the angle",
-        "linear classifiers fitted",
+        "At the same weights and on the same training images",
+        "Linear classifiers fitted",
         "linear CKA",
         "Kernels of the first convolution",
         "Confusion matrix: predictions",
@@ -58,8 +58,8 @@ def test_labels_and_guesses_are_counted_over_the_whole_test_split(run) -> None:
     assert 100 * float(counts.trace() / counts.sum()) == pytest.approx(last["test/accuracy"], abs=1e-4)
     assert counts.shape == (10, 10) and counts.sum(1).tolist() == sorted(counts.sum(1).tolist(), reverse=True)
     media = [path.name for path in run.last.rglob("wandb/**/media/**/confusion*")]
-    pictures, tables = (sum(name.endswith(end) for name in media) for end in (".png", ".table.json"))
-    assert pictures == tables > 0
+    assert media
+    assert all(name.endswith(".png") for name in media)  # the picture has the counts
 
 
 def test_a_resumed_run_may_look_where_the_first_part_did_not(run) -> None:

@@ -93,3 +93,17 @@ def test_observers_look_at_blocks_that_do_not_learn_yet(run) -> None:
         if phase == 2:  # on top of finished blocks the last one learns by back-propagation
             assert record["inside/block_02/alignment"] == pytest.approx(1, abs=1e-6)
         assert torch.tensor([record[f"inside/block_{index:02d}/probe_accuracy"] for index in range(3)]).isfinite().all()
+
+
+def test_the_peak_memory_is_that_of_the_largest_phase(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recording for a phase resets what torch counts."""
+    peaks = iter([300, 900, 100])
+    seen = [0]
+
+    def peak(device: torch.device) -> int:
+        return seen[0]
+
+    monkeypatch.setattr("engine.module.peak_memory", peak)
+    monkeypatch.setattr("engine.module.reset_peak_memory", lambda device: seen.__setitem__(0, next(peaks)))
+    assert run(*WORDS) == 0
+    assert run.summary()["peak_memory_bytes"] == 900

@@ -8,7 +8,8 @@ from torch import nn
 
 from consts import NETWORKS
 from heads.auglocal import auglocal, pyramid_depth, sampled
-from model import Block, Shape, build_backbone, merged
+from model import Block, Shape, merged
+from networks import build_backbone
 from schemas import ModelArgs
 from tests.conftest import build, make_spec
 

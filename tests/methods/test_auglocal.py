@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from methods._base import Method
-from model import Backbone, Block, build_backbone
+from model import Backbone, Block
+from networks import build_backbone
 from schemas import ModelArgs
 from tests.conftest import make_batch, make_method, make_spec
 from tests.methods.test_modules import five_blocks, make

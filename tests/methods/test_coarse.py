@@ -12,7 +12,7 @@ from consts import SUPER_CLASSES
 from datamodules.base import Batch, DataSpec
 from datamodules.super_classes import CoarseLabels
 from methods._base import Method
-from model import build_backbone
+from networks import build_backbone
 from objectives.classification import merged_logits
 from objectives.similarity import similarity_matching
 from schemas import ModelArgs, build_args

@@ -13,7 +13,8 @@ from torch.autograd.functional import jacobian
 
 from datamodules.base import Batch
 from methods._base import Method
-from model import Backbone, Shape, convolutional_block, mlp
+from model import Backbone, Shape, mlp
+from networks.table import convolutional_block
 from schemas import ModelArgs
 from tests.conftest import CLASSES, gradients, make_batch, make_method, strided_backbone
 

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from methods._local import LocalMethod
-from model import Backbone, Shape, convolutional_block, mlp
+from model import Backbone, Shape, mlp
+from networks.table import convolutional_block
 from schemas import ModelArgs
 from tests.conftest import CLASSES, gradients, make_batch, make_method
 

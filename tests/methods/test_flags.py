@@ -23,7 +23,7 @@ from datamodules.feed import Feed
 from engine.layouts import build_layout
 from engine.loop.layout import Course
 from engine.loop.optimizer import build_optimizer
-from model import build_backbone
+from networks import build_backbone
 from schemas import Args, settings_of
 from sections.fields import extra, fields_of
 from sections.model import ModelArgs

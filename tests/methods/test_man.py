@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 from heads.momentum import MomentumHead
 from methods._base import Method
-from model import Backbone, Shape, build_backbone, convolutional_block, mlp
+from model import Backbone, Shape, mlp
+from networks import build_backbone
+from networks.table import convolutional_block
 from schemas import ModelArgs
 from tests.conftest import CLASSES, gradients, make_batch, make_method, make_spec
 from tests.methods.test_modules import five_blocks, make

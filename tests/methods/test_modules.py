@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from methods._base import Method
 from methods._local import LocalMethod
-from model import Backbone, Shape, block_costs, convolutional_block, cut, mlp, sum_of_squares
+from model import Backbone, Shape, block_costs, cut, mlp, sum_of_squares
+from networks.table import convolutional_block
 from schemas import ModelArgs
 from tests.conftest import CLASSES, build, make_batch, make_method, make_spec, strided_backbone
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from methods._transport import add_feedback
-from model import Backbone, Shape, convolutional_block, mlp
+from model import Backbone, Shape, mlp
+from networks.table import convolutional_block
 from schemas import ModelArgs
 from tests.conftest import CLASSES, make_method
 from utils import UsageError
