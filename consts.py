@@ -161,6 +161,7 @@ RECONSTRUCTIONS = "reconstructions_"  # begins the name of the picture of what a
 PROGRAM = "main.py"
 PROJECT = "beyond-backprop"
 CONFIG_FILE, COMMAND_FILE, ENVIRONMENT_FILE = "config.yaml", "command.txt", "environment.json"
+DATA_FILE = "data.json"
 METRICS_FILE, SUMMARY_FILE, LOG_FILE, REPORT_FILE = "metrics.jsonl", "summary.json", "run.log", "report.html"
 TRIAL = "trial_"  # begins the name that a sweep gives a run
 CHECKPOINT_DIR, PLOT_DIR, WANDB_DIR, TENSORBOARD_DIR = "checkpoints", "plots", "wandb", "tensorboard"

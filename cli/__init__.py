@@ -27,7 +27,7 @@ from schemas import DEFAULT_METHOD, Args, DataArgs, Rules, build_args, method_se
 from sections.fields import FALSE_WORDS, TRUE_WORDS
 from utils import UsageError, code_file, did_you_mean
 
-__all__ = ["Command", "args_of_run", "check_same_images", "parse", "rules_of"]
+__all__ = ["Command", "args_of_run", "check_same_images", "moved", "parse", "rules_of"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,20 @@ def args_of_run(
         warn(line)
     method = _choose_method({}, values["method"].value, rules)
     return _validated(values | {"method": Item(method, "method")})
+
+
+def moved(folder: Path, args: Args, data_dir: str) -> Args:
+    """The settings of the run in ``folder`` where its data lie in ``data_dir`` now.
+
+    Raises:
+        UsageError: they come with the code.
+    """
+    if not DATASETS[args.data.dataset].on_disk:
+        raise UsageError(
+            f"--data_dir {data_dir}: {folder} was trained on {args.data.dataset}, which comes with the code; "
+            "leave it out"
+        )
+    return args.with_data_in(data_dir)
 
 
 def rules_of(words: Sequence[str]) -> Rules:

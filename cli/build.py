@@ -174,6 +174,12 @@ def _own_file(text: str) -> str:
     return text
 
 
+def _place(text: str) -> str:
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed is the path of a folder or file")
+    return text
+
+
 def _points(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 <= float(text) <= 100:
@@ -193,6 +199,9 @@ def evaluate_parser() -> Parser:
         "--method", type=_own_file, metavar="FILE.py",
         help="the file with the rule of RUN, where that was one of your own that this machine has not run yet",
     )  # fmt: skip
+    parser.add_argument(
+        "--data_dir", type=_place, metavar="DIR", help="where the data of RUN are now, if not where they were"
+    )
     studies = parser.add_argument_group("Studies", "each writes a table and a figure into the folder of RUN")
     for name, help_text in STUDY_SWITCHES.items():
         _add_switch(studies, name, name, f"{help_text} [default off]")

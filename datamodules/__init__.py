@@ -28,7 +28,8 @@ def load_data(args: DataArgs, *, announce: Announce = _to_stderr, progress: bool
 
     Raises:
         UsageError: ``--train_size`` or ``--val_size`` is larger than the data set allows.
-        UserError: the data are missing, damaged or unreadable.
+        MissingData: the data are not there.
+        UserError: they are damaged or unreadable.
     """
     source = _read(args, announce, progress)
     train, val = hold_out(source.train, len(source.class_names), args)
@@ -36,9 +37,8 @@ def load_data(args: DataArgs, *, announce: Announce = _to_stderr, progress: bool
         train = shuffle_labels(train, args.random_labels)
     mean, std = _statistics(args, train)
     _, height, width, num_channels = train.images_PHWC.shape
-    return Splits(
-        train, val, source.test, DataSpec(args.dataset, num_channels, height, width, source.class_names, mean, std)
-    )
+    spec = DataSpec(args.dataset, num_channels, height, width, source.class_names, mean, std)
+    return Splits(train, val, source.test, spec, source.facts())
 
 
 def _read(args: DataArgs, announce: Announce, progress: bool) -> Source:

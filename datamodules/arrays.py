@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.base import Announce, ImageSet, Source, check_classes
+from datamodules.base import Announce, ImageSet, MissingData, Source, check_classes
 from schemas import DataArgs
 from utils import UserError
 
@@ -52,9 +52,10 @@ def _contents(path: Path) -> dict[str, Any]:
     readers = {".npz": _read_npz, ".pt": _read_pt}
     if not path.is_file():
         what = "it is a folder, which --dataset folder may read" if path.exists() else "no such file"
-        raise UserError(
-            f"data set arrays not found: {what} (looked in {path.absolute()}); give --data_dir FILE, an .npz or .pt "
-            f"file with {', '.join(_KEYS)}, or use --dataset digits (needs no files)"
+        raise MissingData(
+            f"data set arrays not found: {what} (looked in {path.absolute()})",
+            f"give --data_dir FILE, an .npz or .pt file with {', '.join(_KEYS)}, or use --dataset digits (needs no "
+            "files)",
         )
     if path.suffix not in readers:
         raise UserError(f"{path}: --dataset arrays reads {' and '.join(readers)} files")

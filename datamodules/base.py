@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from consts import TEST, TRAIN
 from datamodules.stored import Stored
 from layers.rows import rows
 from utils import UserError
@@ -108,14 +109,27 @@ class Source(NamedTuple):
     test: ImageSet
     class_names: tuple[str, ...]
 
+    def facts(self) -> dict[str, Any]:
+        """What tells one data set from another without a look at its pixels, as a run folder keeps it.
+
+        Returns:
+            ``class_names``; ``image_shape`` (height, width, channels); and under ``train`` and ``test`` how many images
+            each class has, before any is held out.
+        """
+        splits, count = {TRAIN: self.train, TEST: self.test}, len(self.class_names)
+        numbers = {name: images.labels_P.bincount(minlength=count).tolist() for name, images in splits.items()}
+        shape = list(self.train.images_PHWC.shape[1:])
+        return {"class_names": list(self.class_names), "image_shape": shape, **numbers}
+
 
 class Splits(NamedTuple):
-    """A data set, read. ``val`` is None unless ``--val_size`` holds images out."""
+    """A data set, read. ``val`` is None unless ``--val_size`` holds images out; ``facts`` are its source's."""
 
     train: ImageSet
     val: ImageSet | None
     test: ImageSet
     spec: DataSpec
+    facts: Mapping[str, Any]
 
 
 class Batch(NamedTuple):
@@ -175,6 +189,19 @@ def pixels_of(x_BCHW: Tensor, spec: DataSpec) -> Tensor:
         for values in (spec.mean, spec.std)
     )
     return (x_BCHW * std_C11 + mean_C11).clamp(0, 1)
+
+
+class MissingData(UserError):
+    """The data are not where they are looked for.
+
+    Args:
+        what: says so.
+        advice: what to do in a training command.
+    """
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(f"{what}; {advice}")
+        self.what = what
 
 
 def check_classes(class_names: Sequence[str], where: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from consts import TEST, TRAIN
 from datamodules import cache
-from datamodules.base import Announce, ImageSet, Source, check_classes
+from datamodules.base import Announce, ImageSet, MissingData, Source, check_classes
 from datamodules.parallel import by_chunks, held
 from datamodules.stored import Stored
 from schemas import DataArgs
@@ -99,11 +99,12 @@ def scan(root: Path) -> Tree:
     return Tree(root, tuple(train), *files)
 
 
-def _missing(what: str, root: Path) -> UserError:
+def _missing(what: str, root: Path) -> MissingData:
     """The error for a tree that is not there, with the ways on."""
-    return UserError(
-        f"data set folder not found: {what} (looked in {root.absolute()}); give --data_dir TREE, a folder with images "
-        f"as {TRAIN}/CLASS/* and {TEST}/CLASS/*, or use --dataset digits (needs no files)"
+    return MissingData(
+        f"data set folder not found: {what} (looked in {root.absolute()})",
+        f"give --data_dir TREE, a folder with images as {TRAIN}/CLASS/* and {TEST}/CLASS/*, or use --dataset digits "
+        "(needs no files)",
     )
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.base import Announce, ImageSet, Source
+from datamodules.base import Announce, ImageSet, MissingData, Source
 from datamodules.parallel import held
 from schemas import DataArgs
 from utils import UserError
@@ -119,11 +119,12 @@ def read(args: DataArgs, announce: Announce) -> Source:
     return _load(args.dataset, root)
 
 
-def _missing(dataset: str, what: str, folder: Path) -> UserError:
+def _missing(dataset: str, what: str, folder: Path) -> MissingData:
     """The error for files that are not there, with the ways on; ``what`` is missing, as ``"no folder train"``."""
-    return UserError(
-        f"data set {dataset} not found: {what} (looked in {folder.absolute()}); use --dataset digits (needs no files), "
-        "give --download or put the files there, or use --dataset folder --data_dir TREE with a tree of your own"
+    return MissingData(
+        f"data set {dataset} not found: {what} (looked in {folder.absolute()})",
+        "use --dataset digits (needs no files), give --download or put the files there, or use --dataset folder "
+        "--data_dir TREE with a tree of your own",
     )
 
 

@@ -16,7 +16,7 @@ from engine.loading import quick_imports
 from engine.parallel import world
 from engine.run.console import log_to_terminal
 from engine.run.tensorboard_log import check_tensorboard
-from utils import UsageError
+from utils import UsageError, UserError
 
 if TYPE_CHECKING:
     from datamodules.base import Splits
@@ -78,19 +78,38 @@ def first_line(args: Args) -> str:
     )
 
 
-def assemble(args: Args) -> tuple[Method, Splits]:
-    """Load the data that ``args`` name, and build the network with its method."""
+def assemble(args: Args, folder: Path | None = None) -> tuple[Method, Splits]:
+    """Load the data that ``args`` name, and build the network with its method.
+
+    Args:
+        args: the settings.
+        folder: of the run that they come from; None for a new one.
+
+    Raises:
+        UserError: the data are missing or damaged, or memory runs out.
+    """
     import torch
     from loguru import logger
 
     import methods
     from datamodules import load_data
+    from datamodules.base import MissingData
+    from engine.memory import is_out_of_memory
     from networks import build_backbone
 
-    splits = load_data(args.data, announce=logger.info, progress=args.run.progress_bar)
-    torch.manual_seed(args.optim.seed)  # the backbone first, so that every method starts from the same weights
-    backbone = build_backbone(args.model, splits.spec, args.num_skipped_blocks)
-    return methods.load(args.method.method)(args.method, backbone, splits.spec), splits
+    try:
+        splits = load_data(args.data, announce=logger.info, progress=args.run.progress_bar)
+        torch.manual_seed(args.optim.seed)  # the backbone first, so that every method starts from the same weights
+        backbone = build_backbone(args.model, splits.spec, args.num_skipped_blocks)
+        return methods.load(args.method.method)(args.method, backbone, splits.spec), splits
+    except MissingData as error:
+        if folder is None:
+            raise
+        raise UserError(f"{error.what}; give --data_dir, where the data of {folder} are on this machine") from None
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise UserError("out of memory while data and network are loaded") from error
+        raise
 
 
 def run_to_resume(args: Args) -> tuple[Path | None, bool]:
@@ -126,7 +145,7 @@ def find_teacher(args: Args) -> tuple[Path, Args] | None:
     except UsageError as error:
         raise UsageError(f"{flag} {error}") from None
     cli.check_same_images(args, settings, flag=flag)
-    return path, settings
+    return path, settings.with_data_in(args.data.data_dir)
 
 
 def _train_on(
@@ -141,7 +160,7 @@ def _train_on(
     with ranks.together():
         device = use_device(ranks.device_name(args.run), deterministic=args.optim.deterministic)
         check_precision(device, args.run.precision)
-        method, splits = assemble(args)
+        method, splits = assemble(args, resume)
         ranking_P = None
         if teacher is not None:
             ranking_P = rank(load_trained(*teacher, "best", device), splits.train, args.data.curriculum)

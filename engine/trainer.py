@@ -34,6 +34,7 @@ from engine.run.dashboard import Dashboard
 from engine.run.folder import RunFolder
 from engine.run.log import NoLog, RunLog
 from engine.run.provenance import environment
+from engine.run.same_data import check_same_data, moved_from, record_move, words_for_move
 from engine.run.signals import StopRequest
 from engine.run.tensorboard_log import TensorBoardLog
 from engine.run.wandb_log import WandbLog
@@ -119,6 +120,9 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
         held.enter_context(RunFolder(job.resume).locked())
         state = checkpoint.load_newest(RunFolder(job.resume).checkpoints, logger.warning)
     state = ranks.agree(state)
+    if job.resume is not None:
+        with ranks.together():
+            check_same_data(RunFolder(job.resume), job.args.data, job.splits.facts)
     if job.device.type == "cpu":
         keep_freed_memory()
     method = job.method.to(job.device).to(memory_format=torch.channels_last)
@@ -155,7 +159,8 @@ def _open_log(job: Job, args: Args, state: dict[str, Any] | None, held: contextl
     if job.resume is None or state is None:
         folder = RunFolder.create(Path(args.run.path), args.run.name)
         arithmetic = describe_precision(job.device, args.run.precision)
-        folder.write_start(args, job.command, environment(job.device, args.optim.seed) | arithmetic)
+        surroundings = environment(job.device, args.optim.seed) | arithmetic
+        folder.write_start(args, job.command, surroundings, job.splits.facts)
         held.enter_context(folder.locked())
         step = 0
     else:
@@ -165,6 +170,9 @@ def _open_log(job: Job, args: Args, state: dict[str, Any] | None, held: contextl
         folder.forget_after(step)
         folder.begin_summary(args)
     held.enter_context(log_to_file(folder.path))
+    if job.resume is not None and (before := moved_from(folder, args.data)) is not None:
+        logger.warning(words_for_move(folder, args.data, before))
+        record_move(folder, args.data)
     job.ranks.agree(str(folder.path))
     dashboards: list[Dashboard] = [WandbLog(args, folder.path, logger.warning)]
     if args.run.tensorboard:

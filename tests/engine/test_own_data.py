@@ -184,3 +184,14 @@ def test_a_run_whose_images_do_not_fit_the_gpu_has_the_same_bits(
     assert "gathered on the host a batch ahead, since they do not fit" in out
     assert "Steps: eager (the host gathers the training images, which do not fit the GPU)" in out
     same(expected, run.state())
+
+
+def test_a_network_that_memory_cannot_hold_is_one_line(run, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("networks.build_backbone", refuse)
+    assert run("--dgl") == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line == "main.py: error: out of memory while data and network are loaded"
+    assert run.folders == []
