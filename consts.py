@@ -158,7 +158,10 @@ RECONSTRUCTIONS = "reconstructions_"  # begins the name of the picture of what a
 
 # --- run folder -----------------------------------------------------------------------------------------
 
+NAME, VERSION = "Beyond Backprop", "0.1.0"
 PROGRAM = "main.py"
+DEVICE = r"^(auto|cpu|cuda(:\d{1,3})?)$"  # what --device allows
+VERBS = ("report", "evaluate", "sweep")  # the first word of a command that does not train
 PROJECT = "beyond-backprop"
 CONFIG_FILE, COMMAND_FILE, ENVIRONMENT_FILE = "config.yaml", "command.txt", "environment.json"
 DATA_FILE = "data.json"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from consts import PROGRAM
+from consts import PROGRAM, VERBS
 from engine.parallel.world import is_leader
 from engine.run.signals import signals_end_it
 from utils import EXIT_FAILURE, EXIT_SIGINT, Interrupted, UserError, printable
@@ -63,8 +63,18 @@ def print_config(command: cli.Command) -> None:
     print(yaml.safe_dump(command.args.model_dump(mode="json"), sort_keys=False), end="")
 
 
+def version(command: cli.Command) -> None:
+    """Print the versions of the program and of what it needs."""
+    from engine.run import provenance
+
+    print(provenance.version())
+
+
 STOPPED = f"{PROGRAM}: stopped"
-VERBS = {"train": train, "report": report, "evaluate": evaluate, "sweep": sweep, "print_config": print_config}
+HANDLERS = {
+    "train": train, "print_config": print_config, "version": version,
+    "report": report, "evaluate": evaluate, "sweep": sweep,
+}  # fmt: skip
 
 
 def missing_package(error: ModuleNotFoundError, argv: Sequence[str]) -> str:
@@ -80,14 +90,14 @@ def missing_package(error: ModuleNotFoundError, argv: Sequence[str]) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command ``argv``, and return its exit code."""
-    is_verb = list(argv[:1]) in (["report"], ["evaluate"], ["sweep"])
+    is_verb = bool(argv) and argv[0] in VERBS
     stopped = STOPPED if is_verb else f"{STOPPED} before training began"
     try:
         with signals_end_it(stopped if is_leader() else ""):
             import cli  # takes tenths of a second, so signals must be handled before
 
             command = cli.parse(argv)
-            VERBS[command.verb](command)
+            HANDLERS[command.verb](command)
     except UserError as error:
         if is_leader() and not error.is_told:
             print(f"{PROGRAM}: error: {printable(error)}", file=sys.stderr)

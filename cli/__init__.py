@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from cli.build import (
     sweep_parser,
     train_parser,
 )  # fmt: skip
+from cli.help import WORDS, help_text, split_topic
 from cli.messages import explain
 from cli.settings import Given, Item, check_effects, check_needs, check_resumed, find_run, read_files, read_run
 from consts import CODE_SETTINGS, DATASETS, PROGRAM
@@ -35,7 +37,7 @@ class Command:
     """A parsed command line.
 
     Attributes:
-        verb: ``train``, ``print_config``, ``report``, ``evaluate`` or ``sweep``.
+        verb: ``train``, ``print_config``, ``version``, or one of `consts.VERBS`.
         text: the command as typed, quoted for a shell.
         args: the settings; of ``train`` and ``print_config`` only.
         options: the values of the other verbs.
@@ -58,6 +60,8 @@ def parse(argv: Sequence[str]) -> Command:
     """
     words = [_normalise(word) for word in argv]
     text = shlex.join([PROGRAM, *argv])
+    if "--version" in words:
+        return Command("version", text)
     if words[:1] == ["report"]:
         return Command("report", text, options=report_parser().parse_strictly(words[1:]))
     if words[:1] == ["evaluate"]:
@@ -166,12 +170,13 @@ def _normalise(word: str) -> str:
 
 
 def _train_command(words: Sequence[str], text: str) -> Command:
-    if {"-h", "--help"} & set(words):
-        rest = [word for word in words if word not in ("-h", "--help")]
+    if set(WORDS) & set(words):
+        rest, topic = split_topic(words)
         rules = read_files([], _referred(rest)[1]).rules
-        space = vars(train_parser(rules, with_help=False).parse_known_args(rest)[0])
+        space = vars(train_parser(rules).parse_known_args(rest)[0])
         chosen = _choose_method(space, None, rules) if _names_a_method(space) else None
-        train_parser(rules, chosen).parse_args(["--help"])
+        print(help_text(topic, rules, chosen), end="")
+        sys.exit(0)
     (values, rules, warnings), folder, typed = _given(words)
     space = train_parser(rules).parse_strictly(words)
     flags = {

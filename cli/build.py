@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from pydantic.fields import FieldInfo
 
 from cli.messages import choices, is_boolean, is_list, range_text
-from consts import CODE_SETTINGS, PROGRAM
+from consts import CODE_SETTINGS, DEVICE, PROGRAM, VERBS
 from schemas import SECTIONS, MethodArgs, Rules
 from sections.fields import Composite, Section, extra, fields_of, own_fields
 from utils import EXIT_USAGE, UsageError, code_file, did_you_mean, printable
@@ -25,6 +26,7 @@ STUDY_SWITCHES = {  # studies that are switched on or off: files of studies/, an
     "information": "estimates of the information that every block keeps of the image and of its label",
     "linear": "accuracy of a linear classifier on every block's output",
 }
+SPELLINGS = "Switches: --dgl, --no_dgl, --dgl=true. Dashes and underscores are the same. Defaults < --config < flags."
 SHORT = "method="  # destination of --dgl and its like; the equals sign keeps it apart from every setting
 
 
@@ -33,16 +35,19 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line on stderr, exit code 2."""
-        self.exit(EXIT_USAGE, f"{PROGRAM}: error: {printable(message)}\n")
+        see = "" if "allowed is" in message else f"; see python {self.prog} --help"
+        self.exit(EXIT_USAGE, f"{PROGRAM}: error: {printable(message)}{see}\n")
 
     def parse_strictly(self, argv: Sequence[str]) -> dict[str, Any]:
         """Parse; a word that is left over is an error."""
         namespace, rest = self.parse_known_args(list(argv))
         if rest:
             word = rest[0].partition("=")[0]
-            kind = "flag" if word.startswith("-") else "argument"
-            known = [option for option in self._option_string_actions if option.startswith("--")]
-            self.error(f"unknown {kind} {word}{did_you_mean(word, known)}; see python {PROGRAM} --help")
+            kind, known = "argument", list(VERBS)
+            if word.startswith("-"):
+                kind, known = "flag", [option for option in self._option_string_actions if option.startswith("--")]
+                known += ["--help", "--version"]
+            self.error(f"unknown {kind} {word}{did_you_mean(word, known)}")
         return vars(namespace)
 
 
@@ -61,7 +66,8 @@ def _add_switch(group: argparse._ActionsContainer, name: str, dest: str, help_te
     group.add_argument(f"--no_{name}", dest=dest, action="store_const", const="false", default=absent, help=absent)
 
 
-def _add_setting(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:
+def add_setting(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:
+    """Add the flag of a setting: what it takes, its default and its unit."""
     facts = [f"default {extra(field, 'shown') or _shown(field.default)}", extra(field, "unit"), range_text(field)]
     words = ",".join(choices(field))
     if len(words) >= 60:
@@ -101,7 +107,7 @@ def _add_methods(parser: Parser, rules: Rules, method: str | None) -> None:
                 owners[owner] = parser.add_argument_group(_title(owner))
             for name in own:
                 # A rule's own declaration of a group's setting shows in the help of that rule alone.
-                _add_setting(owners[owner], name, settings[name] if method else own_fields(owner)[name])
+                add_setting(owners[owner], name, settings[name] if method else own_fields(owner)[name])
 
 
 def _groups(section: type[Section]) -> Iterator[type[Section]]:
@@ -111,8 +117,13 @@ def _groups(section: type[Section]) -> Iterator[type[Section]]:
         yield from _groups(group)
 
 
-def train_parser(rules: Rules, method: str | None = None, *, with_help: bool = True) -> Parser:
-    """The parser of a training command; with ``method``, it has the flags of that training rule only.
+def train_parser(rules: Rules, method: str | None = None, *, part: str | None = None) -> Parser:
+    """The parser of a training command.
+
+    Args:
+        rules: the training rules that there are.
+        method: only the flags that this one takes.
+        part: only the flags of this section of `SECTIONS`.
 
     Raises:
         UsageError: a setting of a rule of the user's own has the name of another flag.
@@ -121,32 +132,35 @@ def train_parser(rules: Rules, method: str | None = None, *, with_help: bool = T
         prog=PROGRAM,
         usage=f"python {PROGRAM} [flags]",
         allow_abbrev=False,
-        add_help=with_help,
+        add_help=False,  # `cli.help` answers it
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Train a convolutional network without end-to-end back-propagation, or with it.",
-        epilog="other commands (each has --help):\n"
-        f"  python {PROGRAM} report RUN...    compare runs: a table, figures and a page\n"
-        f"  python {PROGRAM} evaluate RUN     test the weights of a run again\n"
-        f"  python {PROGRAM} sweep FILE       search settings: many runs, one study\n\n"
-        "Switches: --dgl, --no_dgl, --dgl=true. Dashes and underscores are the same. Defaults < --config < flags.",
+        epilog=SPELLINGS,
     )
-    files = parser.add_argument_group("Settings from files")
-    files.add_argument(
-        "--config", action="append", default=[], metavar="FILE.yaml", help="take settings from a file; later ones win"
-    )
-    files.add_argument("--print_config", action="store_true", help="print the resolved settings as YAML and end")
+    if part is None:
+        _add_files(parser)
     try:
         for title, section in SECTIONS.items():
+            if part not in (None, title):
+                continue
             if title == "method":
                 _add_methods(parser, rules, method)
                 continue
             group = parser.add_argument_group(_title(section))
             for name, field in own_fields(section).items():
-                _add_setting(group, name, field)
+                add_setting(group, name, field)
     except argparse.ArgumentError as error:
         own = ", ".join(name for name in rules if code_file(name))
         raise UsageError(f"--method {own}: {error.argument_name} is a flag of every run; rename the setting") from None
     return parser
+
+
+def _add_files(parser: Parser) -> None:
+    files = parser.add_argument_group("Settings from files")
+    files.add_argument(
+        "--config", action="append", default=[], metavar="FILE.yaml", help="take settings from a file; later ones win"
+    )
+    files.add_argument("--print_config", action="store_true", help="print the resolved settings as YAML and end")
 
 
 def reference_parser() -> Parser:
@@ -180,6 +194,12 @@ def _place(text: str) -> str:
     return text
 
 
+def _device(text: str) -> str:
+    if not re.match(DEVICE, text):
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed is auto, cpu, cuda:0, ...")
+    return text
+
+
 def _points(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 <= float(text) <= 100:
@@ -194,7 +214,7 @@ def evaluate_parser() -> Parser:
     )
     parser.add_argument("runs", nargs=1, metavar="RUN", help="a run folder")
     parser.add_argument("--weights", choices=("best", "last"), default="best", help="which checkpoint [default best]")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0, ... [default auto]")
+    parser.add_argument("--device", type=_device, default="auto", help="auto, cpu, cuda:0, ... [default auto]")
     parser.add_argument(
         "--method", type=_own_file, metavar="FILE.py",
         help="the file with the rule of RUN, where that was one of your own that this machine has not run yet",

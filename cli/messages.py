@@ -67,6 +67,8 @@ def explain(error: ValidationError, given: Mapping[str, Item]) -> str:
     given_as = f"{item.source} {_SHORT.repr(item.value)}"
     if first["type"] == "value_error" and "boolean" not in message:
         return message if message.startswith("--") else f"{given_as}: {message}"
+    if first["type"] == "string_too_long":
+        return f"{given_as}: it has {len(item.value)} letters; allowed are at most {first['ctx']['max_length']}"
     return f"{given_as}: allowed is {allowed(fields[name])}{_nearest(item.value, fields[name])}"
 
 

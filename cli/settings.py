@@ -12,6 +12,7 @@ from consts import CODE_SETTINGS, CONFIG_FILE, digest_name
 from schemas import HARMLESS, SECTIONS, Args, Rules, build_args, fact_words, method_sections, settings_of
 from sections.combine import idle
 from sections.fields import FALSE_WORDS, TRUE_WORDS, Section, fields_of
+from sections.yaml_file import read_yaml
 from utils import UsageError, code_file, did_you_mean
 
 RETIRED: dict[str, Any] = {"stage_delay": []}  # settings of earlier versions, with the value that has no effect
@@ -64,7 +65,7 @@ def read_files(paths: Sequence[Path], typed: Mapping[str, str]) -> Given:
         UsageError: a file is missing, is not a mapping of settings, or names a setting that does not exist; or code
             cannot be run.
     """
-    contents = [(path, _read_yaml(path)) for path in paths]
+    contents = [(path, _read_settings(path, "--config")) for path in paths]
     own = [code.named(typed["method"], "--method")] if code_file(typed.get("method")) else []
     moved: dict[Path, dict[str, str]] = {path: {} for path in paths}
     warnings = []
@@ -82,17 +83,8 @@ def read_files(paths: Sequence[Path], typed: Mapping[str, str]) -> Given:
     return Given(values, rules, warnings)
 
 
-def _read_yaml(path: Path) -> dict[Any, Any]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--config {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2000-99-99
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where else ""
-        raise UsageError(f"{path} is not valid YAML{line}: {getattr(error, 'problem', None) or error}") from None
+def _read_settings(path: Path, flag: str = "") -> dict[Any, Any]:
+    content = read_yaml(path, flag)
     if content is None:  # nothing but comments
         return {}
     if not isinstance(content, dict):
@@ -142,7 +134,7 @@ def read_run(folder: Path, typed: Mapping[str, str]) -> Given:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise UsageError(f"{folder}: no run folder there (it would hold {CONFIG_FILE})")
-    content = _read_yaml(path)
+    content = _read_settings(path)
     own, warnings = code.of_run(folder, _code_in(content), typed)
     rules = method_sections(*([own["method"]] if "method" in own else []))
     values = _items(path, content, rules, own)

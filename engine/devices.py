@@ -46,13 +46,14 @@ def resolve_device(name: str) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return torch.device("cuda:0" if count else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= count:
+    kind, _, number = name.partition(":")
+    index = int(number or 0)  # torch.device refuses what does not fit into a byte in words of its own
+    if kind == "cuda" and index >= count:
         there = f"cuda:0 to cuda:{count - 1}" if count > 1 else "cuda:0" if count else "no CUDA device"
         raise UsageError(
             f"--device {name}: this machine has {there}; allowed is auto or cpu" + (", or one of those" * bool(count))
         )
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+    return torch.device(kind, index) if kind == "cuda" else torch.device(kind)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

@@ -121,12 +121,13 @@ def run_to_resume(args: Args) -> tuple[Path | None, bool]:
     resume = Path(args.run.resume) if args.run.resume not in (None, "auto") else None
     if args.run.resume == "auto" or (resume is None and world.is_restart()):
         asked = "--resume auto" if args.run.resume else "Started again"
-        resume = find_unfinished(Path(args.run.path), args)
-        logger.info(
-            f"{asked}: {f'going on with {resume}' if resume else 'no unfinished run of these settings; starting'}"
-        )
+        resume = find_unfinished(Path(args.run.path), args, or_done=args.run.resume == "auto")
+        if resume is None or not is_done(resume):
+            found = f"going on with {resume}" if resume else "no unfinished run of these settings; starting"
+            logger.info(f"{asked}: {found}")
     if resume is not None and is_done(resume):
-        logger.info(f"{resume} is finished already; nothing to do")
+        again = "; for another run of these settings leave out --resume auto" if args.run.resume == "auto" else ""
+        logger.info(f"{resume} is finished already; nothing to do{again}")
         return resume, True
     return resume, False
 

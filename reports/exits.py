@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reports.canvas import INK, PALETTE, canvas, render, write_bytes
 
-Point = tuple[float, float]  # mean FLOPs of an image, accuracy in percent
+Point = tuple[float, float]  # mean multiply-adds of an image, accuracy in percent
 
 
 def draw_exits(
@@ -20,7 +20,7 @@ def draw_exits(
         alone: one point per exit, if all images leave there.
         blocks: block indices of the exits.
         chosen: the point of the recommended threshold.
-        plain: FLOPs of the network without heads.
+        plain: multiply-adds of the network without heads.
         path: file to write.
     """
     with canvas(6.4, 3.8) as figure:
@@ -45,6 +45,8 @@ def draw_exits(
             textcoords="offset points", rotation=90, ha="right", va="bottom", fontsize=8,
         )  # fmt: skip
         axes.margins(0.12)
-        axes.set(xlabel="MFLOPs an image, mean", ylabel="test accuracy (%)", title="early exits, by threshold")
+        axes.set(
+            xlabel="million multiply-adds an image, mean", ylabel="test accuracy (%)", title="early exits, by threshold"
+        )
         content = render(figure, "svg")
     write_bytes(path, content)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from consts import DATASETS, PROJECT
+from consts import DATASETS, DEVICE, PROJECT
 from sections.fields import POSITIVE, TRUE_WORDS, Other, Section, list_from_text, setting
 
 PARALLEL = {"layer_parallel": ("threads", "processes", "streams")}
@@ -132,9 +132,7 @@ class OptimArgs(Section):
 class RunArgs(Section):
     """Run."""
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = setting(
-        "auto", "auto (a GPU where there is one), cpu, cuda:0, ..."
-    )
+    device: Annotated[str, Field(pattern=DEVICE)] = setting("auto", "auto (a GPU where there is one), cpu, cuda:0, ...")
     precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
         "auto",
         "arithmetic of the blocks; auto: bf16 where the device has it natively, else fp32; tf32: fp32 with factors "
@@ -205,7 +203,7 @@ class RunArgs(Section):
     )
     progress_bar: bool = setting(True, "draw a progress bar (in a terminal)")
     resume: str | None = setting(
-        None, "go on with this run folder; auto: the newest unfinished run of the same settings"
+        None, "go on with this run folder; auto: the newest run of the same settings, or a new one where there is none"
     )
 
     @property

@@ -8,11 +8,12 @@ their help are declared in `cli.build`. torch is imported inside functions, so t
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from consts import CODE_SETTINGS, TEST
+from consts import ACCURACY, CODE_SETTINGS, LOSS, TEST, metric_name
 
 if TYPE_CHECKING:
     import cli
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 def names() -> list[str]:
     """The studies, by file name; each is also the name of its flag."""
     return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+
+
+def results(means: Mapping[str, float]) -> Iterator[str]:
+    """A line for each exit, by `metric_name`; the network's own is that of its last block."""
+    exits = dict.fromkeys(name.split("/")[1] for name in means if name.count("/") == 2)
+    whole = metric_name(TEST, ACCURACY)
+    *before, last = [*exits]
+    for exit_ in [*before, f"network, {last}"] if whole in means else [*before, last]:
+        accuracy, loss = (means[f"{TEST}/{exit_.rpartition(' ')[2]}/{quantity}"] for quantity in (ACCURACY, LOSS))
+        yield f"{exit_:18} {TEST} {ACCURACY} {accuracy:6.2f} %   {LOSS} {loss:.4f}"
 
 
 def evaluate(command: cli.Command) -> None:
@@ -55,8 +66,8 @@ def evaluate(command: cli.Command) -> None:
         logger.warning(f"Trained in tf32, measured in fp32 on {device}: {obstacle}")
     run, *others = [load_trained(*each, options["weights"], device) for each in zip(paths, settings, strict=True)]
     options["cka"] = next(iter(others), None)
-    for name, value in measure(run.method, run.feed(run.splits.test), run.precision).means(TEST).items():
-        print(f"{name:28} {value:.4f}")
+    for line in results(measure(run.method, run.feed(run.splits.test), run.precision).means(TEST)):
+        print(line)
     for study in names():
         wanted = options.get(study)
         if wanted is not None and wanted is not False:  # 0 points are a value

@@ -1,4 +1,4 @@
-"""Cost and accuracy of the exits of a network: FLOPs and parameters of every part, and the accuracy of ensembles."""
+"""Cost and accuracy of the exits of a network: multiply-adds and parameters by part, and the accuracy of ensembles."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ class Cost(NamedTuple):
     """The cost of a part of a network.
 
     Attributes:
-        flops: floating point operations for one image as torch counts them: two for each multiply-add of convolutions
-            and linear layers; other operations are not counted.
+        multiply_adds: of convolutions and linear layers, for one image; other operations are not counted.
         parameters: those that the part uses.
     """
 
-    flops: int
+    multiply_adds: int
     parameters: frozenset[nn.Parameter]
 
     @property
@@ -43,7 +42,7 @@ class Costs(NamedTuple):
         """Cost of the network with only these exits: the blocks up to the last of them, and their heads."""
         exits = [*exits]
         parts = [*self.blocks[: max(exits) + 1], *(self.heads[index] for index in exits)]
-        return Cost(sum(part.flops for part in parts), frozenset().union(*(part.parameters for part in parts)))
+        return Cost(sum(part.multiply_adds for part in parts), frozenset().union(*(part.parameters for part in parts)))
 
 
 def measure_costs(method: Method, x_1CHW: Tensor) -> Costs:
@@ -75,25 +74,26 @@ def measure_costs(method: Method, x_1CHW: Tensor) -> Costs:
     ):
         logits = method.block_logits(x_1CHW)
     method.train()
+    # torch counts two operations for a multiply-add.
     totals = pairwise([*before, counter.get_total_flops()])
-    _, *parts = (Cost(end - start, frozenset(own)) for (start, end), own in zip(totals, used, strict=True))
+    _, *parts = (Cost((end - start) // 2, frozenset(own)) for (start, end), own in zip(totals, used, strict=True))
     exits = [index for index, out_BN in enumerate(logits) if out_BN is not None]
     return Costs(parts[0::2], parts[1::2], exits)
 
 
-def exit_flops(method: Method, x_1CHW: Tensor) -> dict[int, int]:
-    """FLOPs by exit of an image that leaves there: the blocks up to it, and the heads of all exits up to it."""
+def exit_costs(method: Method, x_1CHW: Tensor) -> dict[int, int]:
+    """Multiply-adds by exit of an image that leaves there: the blocks up to it, and the heads of all exits up to it."""
     costs = measure_costs(method, x_1CHW)
-    return {index: costs.of(costs.exits[: place + 1]).flops for place, index in enumerate(costs.exits)}
+    return {index: costs.of(costs.exits[: place + 1]).multiply_adds for place, index in enumerate(costs.exits)}
 
 
-def network_flops(method: Method, x_1CHW: Tensor) -> int:
-    """FLOPs of the network without auxiliary heads."""
+def network_cost(method: Method, x_1CHW: Tensor) -> int:
+    """Multiply-adds of one image in the network without auxiliary heads."""
     method.eval()
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         method(x_1CHW)
     method.train()
-    return counter.get_total_flops()
+    return counter.get_total_flops() // 2
 
 
 def ensemble_accuracy(outputs_EPN: Tensor, y_P: Tensor) -> float:

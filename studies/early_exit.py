@@ -21,7 +21,7 @@ from datamodules.split import at_most
 from engine.evaluation import exit_logits
 from engine.trained import Trained
 from reports.exits import draw_exits
-from studies._exits import ensemble_accuracy, exit_flops, network_flops
+from studies._exits import ensemble_accuracy, exit_costs, network_cost
 from utils import UsageError
 
 WITHIN = 0.5  # points of accuracy that may be lost
@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
 
     threshold: float  # confidence at which an image leaves, in [0, 1]; above 1 no image leaves early
     accuracy: float  # in percent
-    flops: float  # mean per image
+    multiply_adds: float  # mean per image
     shares: tuple[float, ...]  # fraction of the images that leave at each exit, in [0, 1]
 
 
@@ -46,14 +46,14 @@ class Results(NamedTuple):
     split: str  # used for calibration
     num_calibrated: int  # images of that split
     exits: Sequence[int]  # block indices
-    flops: Sequence[int]  # of an image that leaves at the exit
+    multiply_adds: Sequence[int]  # of an image that leaves at the exit
     temperatures: Sequence[float]
     accuracies: Sequence[float]  # if all images leave at the exit
     greedy: Sequence[float]  # of the greedy ensemble of the exits up to this one
     ensemble: float  # of the mean probabilities of all exits
     outcomes: Sequence[Outcome]  # by threshold
     chosen: Outcome  # the cheapest of them within `WITHIN` points on the calibration images
-    plain: int  # FLOPs of the network without heads
+    plain: int  # multiply-adds of the network without heads
 
 
 def study(run: Trained, _: bool = True) -> Iterator[str]:
@@ -66,17 +66,17 @@ def study(run: Trained, _: bool = True) -> Iterator[str]:
     names = [block_name(index) for index in found.exits]
     run.write_table(
         TABLE,
-        ["threshold", "test_accuracy", "flops", *(f"share_{name}" for name in names)],
-        ([each.threshold, each.accuracy, each.flops, *each.shares] for each in found.outcomes),
+        ["threshold", "test_accuracy", "multiply_adds", *(f"share_{name}" for name in names)],
+        ([each.threshold, each.accuracy, each.multiply_adds, *each.shares] for each in found.outcomes),
     )
     run.write_table(
         EXITS,
-        ["block", "flops", "test_accuracy", "temperature", "greedy_ensemble_test_accuracy"],
-        zip(names, found.flops, found.accuracies, found.temperatures, found.greedy, strict=True),
+        ["block", "multiply_adds", "test_accuracy", "temperature", "greedy_ensemble_test_accuracy"],
+        zip(names, found.multiply_adds, found.accuracies, found.temperatures, found.greedy, strict=True),
     )
-    curve = [(each.flops, each.accuracy) for each in found.outcomes]
-    alone = list(zip(found.flops, found.accuracies, strict=True))
-    chosen = (found.chosen.flops, found.chosen.accuracy)
+    curve = [(each.multiply_adds, each.accuracy) for each in found.outcomes]
+    alone = list(zip(found.multiply_adds, found.accuracies, strict=True))
+    chosen = (found.chosen.multiply_adds, found.chosen.accuracy)
     with run.folder.writing(PLOT):
         draw_exits(curve, alone, found.exits, chosen, found.plain, run.folder.path / PLOT)
     yield from _lines(found)
@@ -86,10 +86,10 @@ def study(run: Trained, _: bool = True) -> Iterator[str]:
 def _measure(run: Trained) -> Results:
     method, splits, test = run.method, run.splits, run.feed(run.splits.test)
     image_1CHW = test.batch(0, 0).x_BCHW[:1]
-    flops = exit_flops(method, image_1CHW)
-    if len(flops) < 2:
+    by_exit = exit_costs(method, image_1CHW)
+    if len(by_exit) < 2:
         raise UsageError("--early_exit: this run has one exit only; it needs blocks with classifiers, as --dgl has")
-    exits, costs = list(flops), list(flops.values())
+    exits, costs = list(by_exit), list(by_exit.values())
     split, images = VAL, splits.val
     if images is None:  # never the test images
         split, images = TRAIN, at_most(splits.train, splits.spec.num_classes, CALIBRATION_IMAGES)
@@ -108,7 +108,7 @@ def _measure(run: Trained) -> Results:
         ensemble=ensemble_accuracy(tested_EPN, test_y_P),
         outcomes=outcomes,
         chosen=next(each for each in outcomes if each.threshold == best.threshold),
-        plain=network_flops(method, image_1CHW),
+        plain=network_cost(method, image_1CHW),
     )  # fmt: skip
 
 
@@ -118,11 +118,11 @@ def _lines(found: Results) -> Iterator[str]:
     yield f"Early exits; {calibration}, measured on {TEST}:"
     if split == TRAIN:
         yield "  (the network was trained on these, so it is overconfident on them; train with --val_size to avoid it)"
-    rows = zip(found.exits, found.accuracies, found.flops, found.temperatures, strict=True)
-    for index, accuracy, flops, temperature in rows:
+    rows = zip(found.exits, found.accuracies, found.multiply_adds, found.temperatures, strict=True)
+    for index, accuracy, cost, temperature in rows:
         yield (
-            f"  {block_name(index)}  {ACCURACY} {accuracy:6.2f}  {flops / 1e6:9.2f} MFLOPs "
-            f"({100 * flops / plain:4.0f} % of the network without heads)  temperature {temperature:.2f}"
+            f"  {block_name(index)}  {ACCURACY} {accuracy:6.2f}  {cost / 1e6:9.2f} M multiply-adds "
+            f"({100 * cost / plain:4.0f} % of the network without heads)  temperature {temperature:.2f}"
         )
     yield f"  mean of all exits' probabilities: {ACCURACY} {found.ensemble:.2f}"
     yield f"  greedy ensemble, logits of exit i weighted by 2^i: {ACCURACY} {found.greedy[-1]:.2f}"
@@ -132,7 +132,8 @@ def _lines(found: Results) -> Iterator[str]:
     when = "no early exit" if chosen.threshold > 1 else f"confidence {chosen.threshold:.3f}"
     yield (
         f"  cheapest within {WITHIN} points (chosen on {split}): {when}: {ACCURACY} {chosen.accuracy:.2f}, "
-        f"{chosen.flops / 1e6:.2f} MFLOPs an image ({100 * chosen.flops / plain:.0f} %); leaving at {leave}"
+        f"{chosen.multiply_adds / 1e6:.2f} M multiply-adds an image ({100 * chosen.multiply_adds / plain:.0f} %); "
+        f"leaving at {leave}"
     )
 
 
@@ -152,18 +153,18 @@ def probabilities(logits_EPN: Tensor, temperatures: Sequence[float]) -> Tensor:
     return (logits_EPN / torch.tensor(temperatures, dtype=torch.float64)[:, None, None]).softmax(2)
 
 
-def outcome(probabilities_EPN: Tensor, y_P: Tensor, flops_E: Sequence[float], threshold: float) -> Outcome:
+def outcome(probabilities_EPN: Tensor, y_P: Tensor, costs_E: Sequence[float], threshold: float) -> Outcome:
     """Accuracy and cost if every image leaves at the first exit whose confidence reaches ``threshold``.
 
-    All remaining images leave at the last exit. ``flops_E`` is the cost of an image that leaves at each exit.
+    All remaining images leave at the last exit. ``costs_E`` is the cost of an image that leaves at each exit.
     """
     confidences_EP, guesses_EP = probabilities_EPN.max(2)
     sure_EP = confidences_EP >= threshold
     sure_EP[-1] = True
     exits_P = sure_EP.int().argmax(0)  # the first maximum
     right_P = guesses_EP.gather(0, exits_P[None])[0] == y_P.cpu()
-    shares_E = torch.bincount(exits_P, minlength=len(flops_E)).double() / len(exits_P)
-    cost = float(shares_E @ torch.tensor(flops_E, dtype=torch.float64))
+    shares_E = torch.bincount(exits_P, minlength=len(costs_E)).double() / len(exits_P)
+    cost = float(shares_E @ torch.tensor(costs_E, dtype=torch.float64))
     return Outcome(threshold, 100 * float(right_P.double().mean()), cost, tuple(shares_E.tolist()))
 
 
@@ -177,7 +178,9 @@ def thresholds(probabilities_EPN: Tensor) -> list[float]:
 
 def choose(outcomes: Sequence[Outcome], within: float) -> Outcome:
     """The cheapest outcome with an accuracy at most ``within`` points below the last one's (no early exit)."""
-    return min((each for each in outcomes if each.accuracy >= outcomes[-1].accuracy - within), key=lambda o: o.flops)
+    return min(
+        (each for each in outcomes if each.accuracy >= outcomes[-1].accuracy - within), key=lambda o: o.multiply_adds
+    )
 
 
 def greedy_weighted(logits_EPN: Tensor) -> Tensor:

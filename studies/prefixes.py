@@ -34,7 +34,7 @@ class Part(NamedTuple):
     @property
     def multiply_adds(self) -> int:
         """Of one image."""
-        return self.cost.flops // 2
+        return self.cost.multiply_adds
 
     @property
     def num_parameters(self) -> int:

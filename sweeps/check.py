@@ -90,8 +90,11 @@ def _metric_problem(name: str, args: Args) -> str | None:
     known += [metric_name(split, quantity, i) for split in splits for quantity in (LOSS, ACCURACY) for i in logged]
     if name in known or re.fullmatch(rf"{TRAIN}/(block_\d\d/)?(?!{LOSS}$|{ACCURACY}$)\w+", name):
         return None
-    if name.startswith(f"{VAL}/") and not args.data.val_size:
+    split, _, quantity = name.partition("/")
+    if split == VAL and not args.data.val_size and f"{TEST}/{quantity}" in known:
         return "no trial logs it; it needs --val_size"
     if re.fullmatch(rf"\w+/block_\d\d/({LOSS}|{ACCURACY})", name):
         return f"no trial logs it; blocks with a loss are {', '.join(map(block_name, logged))}"
+    if split == VAL and not args.data.val_size:  # a mistyped name: the nearest of those that it could have
+        known += [f"{VAL}/{quantity}" for quantity in (LOSS, ACCURACY)]
     return f"no trial logs it{did_you_mean(name, known)}; there are {', '.join(known[: 2 * len(splits)])}, ..."

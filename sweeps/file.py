@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from consts import PROGRAM
+from sections.yaml_file import read_yaml
 from sweeps.space import Parameter, ParameterSpec, understand
 from utils import UsageError, did_you_mean
 
@@ -112,23 +113,15 @@ def read_sweep(path: Path) -> SweepFile:
         UsageError: it is missing, damaged, or asks for what cannot be done; one line with its name.
     """
     try:
-        return _understand(path, _read_yaml(path))
+        return _understand(path, _read_sweep(path))
     except ValidationError as error:
         raise UsageError(f"{path}: {_first(error)}") from None
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        raise ValueError(f"not valid YAML{f' at line {mark.line + 1}' if mark else ''}") from None
+def _read_sweep(path: Path) -> dict[str, Any]:
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ValueError("a sweep file holds keys (method, metric, parameters, ...)")
     return content

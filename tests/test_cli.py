@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
 
 import cli
+from cli.help import EXAMPLES
+from consts import VERBS, VERSION
 from schemas import SECTIONS, build_args, method_sections
 from sections.fields import Composite, Section, fields_of, own_fields
 from sections.task import Tasks
+from sections.yaml_file import read_yaml
 from utils import UsageError
 
 ROOT = Path(__file__).parent.parent
@@ -177,6 +183,14 @@ USAGE_ERRORS = {
     "--warmup_epochs 20": "--warmup_epochs 20 must be below --epochs 20",
     "--lr_schedule multistep --lr_milestones 0.9 0.1": "needs ascending fractions between 0 and 1",
     "--momentum 0": "--nesterov needs --momentum above 0: without momentum give --no_nesterov",
+    "reprot runs": "unknown argument reprot (did you mean report?); see python main.py --help",
+    "--versoin": "unknown flag --versoin (did you mean --version?)",
+    "report runs --ot x": "unknown flag --ot (did you mean --out?); see python main.py report --help",
+    "sweep --trails 3": "unknown flag --trails (did you mean --trials?); see python main.py sweep --help",
+    "--help dlg": "--help dlg: allowed is all, one of model, method, data, optim, run, or a rule (did you mean dgl?)",
+    "--device cuda:99999999999999999999": "--device 'cuda:99999999999999999999': allowed is auto",
+    "evaluate none --device gpu": "argument --device: 'gpu': allowed is auto, cpu, cuda:0, ...",
+    f"--name {'a' * 5000}": "it has 5000 letters; allowed are at most 100",
     "--device gpu": "--device 'gpu': allowed is auto",
     "--name ../x": "--name '../x': allowed is letters, digits",
     "--config none.yaml": "--config none.yaml: No such file or directory",
@@ -191,6 +205,8 @@ USAGE_ERRORS = {
     "evaluate none --prefixes=-1": "argument --prefixes: '-1': allowed is a number, at least 0, at most 100",
     "evaluate none --linear 2": "--linear '2': allowed is true or false",
     "evaluate none --cka": "argument --cka: expected one argument",
+    "evaluate none --data_dir": "argument --data_dir: expected one argument",
+    "evaluate none --data_dir=": "argument --data_dir: '': allowed is the path of a folder or file",
     "sweep": "sweep needs a FILE.yaml, or --resume FOLDER; give one of them",
     "sweep none.yaml": "none.yaml: No such file or directory",
     "sweep --trials 0": "argument --trials: '0': allowed is a whole number, at least 1",
@@ -221,6 +237,11 @@ def test_a_wrong_command_gives_one_line_and_exit_code_2(words: str, message: str
         ("nonsense: {a: 1}", "c.yaml: unknown section 'nonsense'"),
         ("- 1", "must hold settings as 'name: value', not a list"),
         ("a: [", "c.yaml is not valid YAML at line"),
+        ("seed: 010", "c.yaml: line 1: YAML reads 010 as an octal number; write 10"),
+        ("data:\n  val_size: -0_17", "c.yaml: line 2: YAML reads -0_17 as an octal number; write -17"),
+        ("epochs: 1:30", "c.yaml: line 1: YAML reads 1:30 as a number of base 60; quote it, or write the number"),
+        ("seed: 1\nepochs: 2\nseed: 1", "c.yaml: line 3: seed stands in line 1 already; leave one of them out"),
+        ("data: {val_size: 1, val_size: 2}", "c.yaml: line 1: val_size stands in line 1 already"),
     ],
 )
 def test_a_wrong_file_is_named(text: str, message: str, tmp_path: Path) -> None:
@@ -230,8 +251,44 @@ def test_a_wrong_file_is_named(text: str, message: str, tmp_path: Path) -> None:
     assert message in done.stderr
 
 
-def test_help_shows_every_flag_once_and_imports_nothing_heavy(tmp_path: Path) -> None:
+def test_yaml_that_can_mean_one_thing_only_is_read(tmp_path: Path) -> None:
+    text = "a: &same {val_size: 10}\ndata: {<<: *same}\nseed: 0\nlearning_rate: 0.10\nname: '010'\n"
+    (tmp_path / "c.yaml").write_text(text)
+    content = read_yaml(tmp_path / "c.yaml")
+    assert (content["data"], content["seed"], content["name"]) == ({"val_size": 10}, 0, "010")
+
+
+def test_the_short_help_fits_a_screen_and_its_examples_are_commands(tmp_path: Path) -> None:
     done = main("--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\n") <= 45 and max(map(len, done.stdout.splitlines())) <= 104
+    assert main("-h", cwd=tmp_path).stdout == done.stdout
+    shown = re.findall(r"^  python main\.py (.*?)  ", done.stdout, re.MULTILINE)
+    assert shown == list(EXAMPLES) and len(shown) == 6
+    for words in (example.split() for example in shown):
+        assert cli.parse(words).verb == (words[0] if words[0] in VERBS else "train")
+    assert all(f" {name}" in done.stdout for name in method_sections())
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_help_of_a_part_has_its_flags(title: str, tmp_path: Path) -> None:
+    text = main("--help", title, cwd=tmp_path).stdout
+    for name, section in SECTIONS.items():
+        for setting in own_fields(section):
+            assert (f"  --{setting} " in text) == (name == title), setting
+
+
+def test_version_names_what_figures_depend_on(tmp_path: Path) -> None:
+    done = main("--version", cwd=tmp_path)
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
+    assert done.stdout.startswith(f"Beyond Backprop {VERSION}") and f"torch {metadata.version('torch')}" in done.stdout
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert project["version"] == citation["version"] == VERSION
+
+
+def test_help_shows_every_flag_once_and_imports_nothing_heavy(tmp_path: Path) -> None:
+    done = main("--help", "all", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     shown = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  --")]
     sections = [*(section for name, section in SECTIONS.items() if name != "method"), *method_sections().values()]
@@ -248,7 +305,7 @@ def test_help_of_a_method_shows_its_own_flags_only(method: str, tmp_path: Path) 
     for section in method_sections().values():
         for name in fields_of(section):
             assert (f"  --{name} " in text) == (name in own), name
-    assert main(f"--{method}", "--help", cwd=tmp_path).stdout == text
+    assert main(f"--{method}", "--help", cwd=tmp_path).stdout == main("--help", method, cwd=tmp_path).stdout == text
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_an_import_that_fails_inside_a_package_keeps_its_traceback(name, monkeyp
     def fail(command: object) -> None:
         raise ModuleNotFoundError("planted", name=name)
 
-    monkeypatch.setitem(main.VERBS, "train", fail)
+    monkeypatch.setitem(main.HANDLERS, "train", fail)
     with pytest.raises(ModuleNotFoundError, match="planted"):
         main.main(["--dgl"])
 

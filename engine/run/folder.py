@@ -170,22 +170,28 @@ class RunFolder:
             write_text(self.path / METRICS_FILE, kept)
 
 
-def find_unfinished(parent: Path, args: Args) -> Path | None:
-    """The newest run folder under ``parent`` with the settings of ``args`` that is neither done nor in use."""
-    wanted = _told_apart(args)
+def find_unfinished(parent: Path, args: Args, *, or_done: bool = False) -> Path | None:
+    """The newest run folder under ``parent`` with the settings of ``args`` that is neither done nor in use.
+
+    With ``or_done``, where there is none, the newest of that name that is done.
+    """
+    wanted, done = _told_apart(args), None
     for config in sorted(parent.glob(f"*/{CONFIG_FILE}"), key=lambda path: path.stat().st_mtime, reverse=True):
         folder = RunFolder(config.parent)
         try:
-            before = _told_apart(args_of_run(folder.path))
+            run = args_of_run(folder.path)
         except UserError:  # not a run folder, damaged, or with settings that are gone
             continue
-        unfinished = folder.summary().get("status") != DONE
+        before = _told_apart(run)
         if wanted.get("precision") == "auto" and before["precision"] in ("fp32", "bf16"):  # what auto may have chosen
             before["precision"] = "auto"
-        unfinished = unfinished and any(folder.checkpoints.glob("*.ckpt"))  # otherwise there is nothing to resume
-        if unfinished and before == wanted and not folder.is_in_use():
-            return config.parent
-    return None
+        if before != wanted:
+            continue
+        if is_done(folder.path):
+            done = done or (folder.path if run.run.name == args.run.name else None)
+        elif any(folder.checkpoints.glob("*.ckpt")) and not folder.is_in_use():  # without one nothing is to be resumed
+            return folder.path
+    return done if or_done else None
 
 
 def _told_apart(args: Args) -> dict[str, Any]:

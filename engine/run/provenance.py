@@ -7,11 +7,14 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from consts import NAME, VERSION
 
-_PACKAGES = ("torchvision", "pytorch-lightning", "wandb", "pydantic", "numpy")
+if TYPE_CHECKING:
+    import torch
+
+_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "wandb", "pydantic", "numpy")
 
 
 def _git(*words: str) -> str | None:
@@ -38,14 +41,24 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def version() -> str:
+    """The program's version and commit, Python's, and those of the packages on which its figures depend most."""
+    commit = _git("rev-parse", "--short", "HEAD")
+    words = [f"{NAME} {VERSION}" + (f" (commit {commit})" if commit else ""), f"Python {platform.python_version()}"]
+    return ", ".join([*words, *(f"{package} {_version(package) or 'missing'}" for package in _PACKAGES)])
+
+
 def environment(device: torch.device, seed: int) -> dict[str, Any]:
     """Commit, whether there were uncommitted changes, versions, device, host, seed. No environment variables."""
+    import torch
+
     status = _git("status", "--porcelain")
     return {
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": None if status is None else bool(status),
+        "version": VERSION,
         "python": platform.python_version(),
-        "packages": {"torch": torch.__version__} | {package: _version(package) for package in _PACKAGES},
+        "packages": {package: _version(package) for package in _PACKAGES} | {"torch": torch.__version__},
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "num_cpus": os.cpu_count(),

@@ -46,6 +46,22 @@ def test_ctrl_c_has_its_own_exit_code_and_auto_finds_the_run(
     same(whole, run.state(folder))
 
 
+def test_auto_starts_nothing_where_the_run_is_finished(run, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    words = ["--dgl", "--epochs", "2", "--resume", "auto"]
+    assert run(*words) == 0  # there is none yet: it starts
+    [folder] = run.folders
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert run(*words) == 0
+    assert f"{folder} is finished already; nothing to do" in capsys.readouterr().out
+    assert run.folders == [folder] and all(path.read_bytes() == content for path, content in before.items())
+    assert run(*words, "--name", "again") == 0 and len(run.folders) == 2
+    with monkeypatch.context() as patch:
+        stop_after(3, signal.SIGINT, patch)
+        assert run(*words[:-2]) == 130  # of the same settings, and not finished: that one goes on
+    assert run(*words) == 0 and len(run.folders) == 3
+    assert {run.summary(each)["status"] for each in run.folders} == {"done"}
+
+
 def test_a_finished_run_is_left_alone(run, capsys) -> None:
     run("--dgl")
     before = (run.last / "metrics.jsonl").read_bytes()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from studies._exits import ensemble_accuracy, exit_flops, network_flops
+from studies._exits import ensemble_accuracy, exit_costs, network_cost
 from studies.early_exit import choose, fit_temperature, greedy_weighted, outcome, thresholds
 from tests.conftest import build, make_method
 
@@ -40,7 +40,7 @@ def test_no_neighbouring_temperature_is_better() -> None:
 def test_an_image_leaves_at_the_first_exit_that_is_sure(threshold: float, accuracy: float, shares: tuple) -> None:
     found = outcome(BOTH, LABELS, COSTS, threshold)
     assert (found.accuracy, found.shares) == (accuracy, shares)
-    assert found.flops == pytest.approx(10 * shares[0] + 30 * shares[1])
+    assert found.multiply_adds == pytest.approx(10 * shares[0] + 30 * shares[1])
 
 
 def test_the_thresholds_are_all_at_which_something_changes() -> None:
@@ -69,17 +69,17 @@ def test_later_exits_weigh_twice_as_much_in_the_greedy_ensemble() -> None:
 
 def test_costs_are_those_of_the_formula() -> None:
     method = make_method("dgl").float()
-    costs, image = exit_flops(method, torch.zeros(1, 3, 8, 8)), torch.zeros(1, 3, 8, 8)
-    convolutions = [2 * 64 * 4 * 27, 2 * 4 * 6 * 36, 2 * 4 * 5 * 54]  # 2 * positions * outputs * inputs of one
-    heads = [sum(2 * m.in_features * m.out_features for m in method.head(i).modules() if hasattr(m, "in_features"))
+    costs, image = exit_costs(method, torch.zeros(1, 3, 8, 8)), torch.zeros(1, 3, 8, 8)
+    convolutions = [64 * 4 * 27, 4 * 6 * 36, 4 * 5 * 54]  # positions * outputs * inputs of one
+    heads = [sum(m.in_features * m.out_features for m in method.head(i).modules() if hasattr(m, "in_features"))
              for i in range(3)]  # fmt: skip
     parts = [one + other for one, other in zip(convolutions, heads, strict=True)]
     assert costs == {0: parts[0], 1: sum(parts[:2]), 2: sum(parts)}
-    assert network_flops(method, image) == sum(convolutions) + heads[2]
+    assert network_cost(method, image) == sum(convolutions) + heads[2]
     assert method.training
 
 
 def test_back_propagation_has_one_exit() -> None:
     method = make_method("bp", build("VGG8b"), size=32).float()
     image = torch.zeros(1, 3, 32, 32)
-    assert exit_flops(method, image) == {5: network_flops(method, image)}
+    assert exit_costs(method, image) == {5: network_cost(method, image)}

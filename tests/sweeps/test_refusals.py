@@ -43,6 +43,9 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "our flag": ({"parameters": {"learning_rate": RATE, "path": {"value": "x"}}}, "a sweep sets this flag itself"),
     "metric without images": ({"metric": {"name": "val/accuracy"}}, "no trial logs it; it needs --val_size"),
+    "mistyped metric of images that are not held out": (
+        {"metric": {"name": "val/acuracy"}}, "no trial logs it (did you mean val/accuracy?)"
+    ),
     "mistyped metric": ({"metric": {"name": "test/acuracy"}}, "no trial logs it (did you mean test/accuracy?)"),
     "metric of a block without a loss": (
         {"metric": {"name": "test/block_00/accuracy"}},

@@ -13,15 +13,15 @@ from tests.conftest import gradients, make_batch, make_method
 
 
 def by_loops(first_BD: torch.Tensor, second_BD: torch.Tensor, weight: float) -> torch.Tensor:
-    """As the paper writes it, one pair of numbers at a time."""
-    count, size = first_BD.shape
+    """As the paper writes it, one number of the first view against all of the second at a time."""
+    ones, others = (
+        [(x_B - x_B.mean()) / ((x_B - x_B.mean()).pow(2).mean() + EPSILON).sqrt() for x_B in view_BD.T]
+        for view_BD in (first_BD, second_BD)
+    )
     total = torch.zeros((), dtype=first_BD.dtype)
-    for j in range(size):
-        for k in range(size):
-            one, other = first_BD[:, j], second_BD[:, k]
-            one, other = ((x - x.mean()) / ((x - x.mean()).pow(2).mean() + EPSILON).sqrt() for x in (one, other))
-            correlation = (one * other).sum() / count
-            total = total + ((1 - correlation) ** 2 if j == k else weight * correlation**2)
+    for j, one_B in enumerate(ones):
+        correlations = (torch.stack(others) * one_B).sum(1) / len(one_B)
+        total = total + (1 - correlations[j]) ** 2 + weight * (correlations.pow(2).sum() - correlations[j] ** 2)
     return total
 
 
