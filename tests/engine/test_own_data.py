@@ -119,7 +119,10 @@ def test_a_tree_is_resumed_ranked_and_evaluated(
     same(whole, run.state(stopped))
     for study in ("--linear", "--early_exit"):
         assert main.main(["evaluate", str(stopped), "--device", "cpu", study]) == 0
-    assert main.main(["evaluate", str(stopped), "--device", "cpu", "--cka", str(teacher)]) == 0
+    compare = ["evaluate", str(stopped), "--device", "cpu", "--cka", str(teacher)]
+    assert main.main(compare) == 2  # for all that their settings say
+    assert "if they are the same by now, give --data_dir with their place" in capsys.readouterr().err
+    assert main.main([*compare, "--data_dir", "moved"]) == 0
     capsys.readouterr()
     assert run.resume(str(stopped), "--image_size", "32") == 2
     assert "the run was started with 24" in capsys.readouterr().err

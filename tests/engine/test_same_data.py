@@ -75,7 +75,7 @@ def test_a_run_is_measured_where_its_data_are_now_and_stays_as_it_was(run, stopp
     assert evaluate(stopped, "--data_dir", "second.npz", "--cka", str(other)) == 0
     printed = capsys.readouterr().out
     assert printed.count("are read from second.npz; it was started with first.npz") == 1
-    assert "test/accuracy" in printed and "Linear CKA" in printed
+    assert "Linear CKA" in printed
     assert all(path.read_bytes() == content for path, content in before.items())
     assert data_dir(stopped) == "first.npz"
 
