@@ -125,7 +125,7 @@ def check_same_images(own: Args, *others: Args, flag: str = "--cka") -> None:
     for other in others:
         one, two = map(_images_of, (own.data, other.data))
         if one != two:
-            may_have_moved = flag == "--cka" and own.with_data_in(other.data.data_dir).data == other.data
+            may_have_moved = flag == "--cka" and _images_of(own.with_data_in(other.data.data_dir).data) == two
             advice = "; if they are the same by now, give --data_dir with their place" if may_have_moved else ""
             raise UsageError(
                 f"{flag}: that run saw {two}, but this one {one}; they must have been tested on the same images{advice}"
