@@ -7,6 +7,7 @@ errors do not wait for torch.
 from __future__ import annotations
 
 import importlib.util
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -107,6 +108,9 @@ def main(argv: Sequence[str]) -> int:
             raise
         if is_leader():
             print(f"{PROGRAM}: error: {printable(line)}", file=sys.stderr)
+        return EXIT_FAILURE
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says so again when it ends
         return EXIT_FAILURE
     except KeyboardInterrupt as stop:
         if is_leader():

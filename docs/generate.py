@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic.fields import FieldInfo
@@ -30,6 +31,8 @@ START = """# Methods
 
 Made by `make docs` from the docstrings of `methods/`, `tasks/`, `heads/`, `sections/` and the settings there; change it
 there. `--NAME` is short for `--method NAME`. Settings that every method has: {shared}.
+
+{index}
 
 ## Which rule takes which options
 
@@ -66,6 +69,17 @@ def section(title: str, file: str, settings: Mapping[str, FieldInfo]) -> str:
     if rows:
         lines += ["", "| flag | meaning | allowed | default |", "|---|---|---|---|", *rows]
     return "\n".join(lines)
+
+
+def anchor(heading: str) -> str:
+    """The link that GitHub gives a heading."""
+    return "#" + re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def index(sections: Sequence[str]) -> str:
+    """A link to every section of the page, by its heading."""
+    headings = [each.partition("\n")[0].removeprefix("## ") for each in sections]
+    return "\n".join(f"- [{heading}]({anchor(heading)})" for heading in headings)
 
 
 def table() -> str:
@@ -115,8 +129,9 @@ def parts() -> Iterator[str]:
 def page() -> str:
     """The whole file."""
     shared = ", ".join(f"`--{name}`" for name in own_fields(MethodArgs))
-    start = START.format(shared=shared, table=table(), relations=relations())
-    return "\n\n".join([start.rstrip(), *parts()]) + "\n"
+    sections = [*parts()]
+    start = START.format(shared=shared, index=index(sections), table=table(), relations=relations())
+    return "\n\n".join([start.rstrip(), *sections]) + "\n"
 
 
 def main() -> int:

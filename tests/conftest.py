@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -107,9 +108,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if {"case", "rule"} & getattr(item, "callspec", CASES).params.keys()]
 
 
-torch.set_num_threads(
-    1
-)  # the networks are tiny, and threads that wait for one another make tests slow on a busy machine
+# The networks are tiny, and threads that wait for one another make tests slow on a busy machine; so are those of the
+# processes that tests start.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def make_spec(size: int = 8, channels: int = 3) -> DataSpec:
