@@ -38,9 +38,9 @@ SECTIONS: dict[str, type[Section]] = {
 
 
 # What may differ between a run and its continuation: where things are shown or computed, not what is learned.
-HARMLESS = frozenset(RunArgs.model_fields) - {"precision", "compile", "num_replicas", "async_buffer"} | {
-    "data_dir", "download"
-}  # fmt: skip
+HARMLESS = frozenset(RunArgs.model_fields) - {
+    "precision", "compile", "num_replicas", "sync_bn", "async_buffer"
+} | {"data_dir", "download"}  # fmt: skip
 
 
 Rules = Mapping[str, type[MethodArgs]]  # by name, or of the user's own by the path of their file
@@ -139,10 +139,12 @@ class Args(Section):
 
     @model_validator(mode="after")
     def _batch_has_a_pair(self) -> Args:
-        if self.method.contrasts_labels and self.optim.batch_size < 3:
+        size, count = self.optim.batch_size, self.run.num_replicas
+        if self.method.contrasts_labels and size // count < 3:
+            shared = f" shared by --num_replicas {count}" if count > 1 else ""
             raise ValueError(
-                f"--batch_size {self.optim.batch_size}: a contrastive loss with labels is always 0 there, it needs at "
-                "least 3 images, one to find and one to find it among"
+                f"--batch_size {size}{shared}: a contrastive loss with labels is always 0 there, it needs at least 3 "
+                "images, one to find and one to find it among"
             )
         return self
 

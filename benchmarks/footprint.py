@@ -59,11 +59,13 @@ def footprint(flags: Sequence[str]) -> float:
     asked = cli.parse([*flags])
     if asked.args is None or asked.verb != "train":
         raise UsageError(f"{' '.join(flags)}: allowed are the flags of a training run; give those alone")
-    if asked.args.run.layer_parallel != "off" or asked.args.run.compile:
-        raise UsageError("--layer_parallel and --compile have no effect here: one process takes eager steps; omit them")
-    if asked.args.run.precision == "auto":
+    run = asked.args.run
+    if run.layer_parallel != "off" or run.num_replicas > 1 or run.compile:
+        said = "--layer_parallel, --num_replicas and --compile have no effect here"
+        raise UsageError(f"{said}: one process takes eager steps; omit them")
+    if run.precision == "auto":
         raise UsageError("--precision auto: the memory goes by it; give fp32 or bf16")
-    check_precision(resolve_device(asked.args.run.device), asked.args.run.precision)
+    check_precision(resolve_device(run.device), run.precision)
     with Worker(Training, asked.args, environment=EAGER_FREE) as worker:
         return float(worker.ask("peak"))
 

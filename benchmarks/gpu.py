@@ -19,12 +19,12 @@ from benchmarks.throughput import Calibration, flops_per_image
 from benchmarks.workers import in_turns, seconds
 from datamodules.base import ImageSet
 from datamodules.feed import Feed
-from engine.devices import set_determinism, use_device
+from engine.devices import set_determinism, tf32_obstacle, use_device
 from engine.loop.recorders import no_waiting
 from schemas import Args
 from utils import UserError
 
-METHODS, PRECISIONS = ("bp", "dgl"), ("fp32", "bf16")
+METHODS = ("bp", "dgl")
 DIFFERENCES = "differences"  # unit of what must be 0
 BITS: dict[str, dict[str, object]] = {
     "bp": {}, "dgl": {}, "dgl that draws": {"dropout_prob": 0.2, "inpaint_loss_weight": 0.5, "cpc_loss_weight": 0.5},
@@ -44,6 +44,11 @@ class Sizes(NamedTuple):
 
 
 TINY = Sizes(("BasicCNN",), (4,), (2,), 12, 2, 2, 64)  # for a CPU: shows that the script runs, and the bits
+
+
+def precisions(device: torch.device) -> tuple[str, ...]:
+    """Those that the device has, bf16 last."""
+    return ("fp32", "bf16") if tf32_obstacle(device) else ("fp32", "tf32", "bf16")
 
 
 class Row(NamedTuple):
@@ -116,7 +121,7 @@ def run_in_streams(args: Args, feed: Feed, num_stages: int) -> Run:
 def bits(sizes: Sizes, images: ImageSet, device: torch.device) -> Iterator[Row]:
     """The recorded step, and dgl's stages in streams, against the eager step, after some steps from one start."""
     batch_size, count = sizes.batch_sizes[-1], sizes.num_steps
-    for model, name, precision in product(sizes.models, BITS, PRECISIONS):
+    for model, name, precision in product(sizes.models, BITS, precisions(device)):
         method = name.partition(" ")[0]
         args, feed = setup(method, model, batch_size, images, device, precision=precision, **BITS[name])
         eager = Run(args, feed)
@@ -151,11 +156,14 @@ def waits(sizes: Sizes, images: ImageSet, device: torch.device) -> Iterator[Row]
 def speed(
     model: str, batch_size: int, sizes: Sizes, images: ImageSet, device: torch.device, roof: float
 ) -> Iterator[Row]:
-    """Images per second of the eager step, the recorded one and stages in streams; ``roof`` is the rate of matmul."""
+    """Images per second: eager, recorded (in each precision), in streams; ``roof`` is the rate of matmul in bf16."""
     runs: dict[str, Run] = {}
     for name in METHODS:
         args, feed = setup(name, model, batch_size, images, device)
         runs[f"{name} eager"], runs[f"{name} graph"] = Run(args, feed), Run(args, feed, way="recorded")
+        for precision in precisions(device)[:-1]:
+            others = setup(name, model, batch_size, images, device, precision=precision)
+            runs[f"{name} graph {precision}"] = Run(*others, way="recorded")
     for number in sizes.stages:
         if number <= runs["dgl eager"].method.backbone.num_blocks:
             runs[f"dgl {number} stages"] = run_in_streams(args, feed, number)

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +23,7 @@ from datamodules import load_data
 from schemas import build_args
 
 ROUNDS, EPOCHS, BATCH_SIZE = 3, 5, 64
+START_ROUNDS, TORCH = 5, "import torch"
 FLAGS = ("--dataset", "digits", "--dgl", "--batch_size", BATCH_SIZE, "--epochs", EPOCHS, "--no_progress_bar")
 LOUD, QUIET = ("--log_interval", "5", "--wandb", "offline"), ("--log_interval", "1000", "--wandb", "disabled")
 
@@ -31,6 +32,24 @@ def call(*flags: object) -> float:
     """Seconds of ``main.py`` with ``flags``."""
     begin = time.perf_counter()
     subprocess.run([sys.executable, "main.py", *map(str, flags)], capture_output=True, check=True)
+    return time.perf_counter() - begin
+
+
+def start(program: Sequence[str], *, only_first_line: bool = False) -> float:
+    """Seconds of a Python program, or until it has written a line and is killed."""
+    begin = time.perf_counter()
+    with tempfile.TemporaryDirectory() as place:
+        words = [sys.executable, *program, *(("--path", place) if "--dataset" in program else ())]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            if only_first_line:
+                seconds = time.perf_counter() - begin
+                process.kill()
+                return seconds
+            process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(words)}: exit code {process.returncode}")
     return time.perf_counter() - begin
 
 
@@ -78,9 +97,26 @@ def run(options: Namespace) -> int:
     title = f"the command against the bare engine, median of {ROUNDS}: digits, BasicCNN, batch {BATCH_SIZE}"
     title += "; logging: every 5 steps and wandb offline"
     tables.show(title, rows, {"what": "", **tables.RATES}, options.out / "tax.csv")
-    helping = [call("--help") for _ in range(ROUNDS)]
-    seconds = {"--help": helping, "a run of five epochs, without its training steps": quiet}
-    starts = [{"what": name, "seconds": statistics.median(seen), "best": min(seen)} for name, seen in seconds.items()]
-    columns = {"what": "", "seconds": "s", "best": "best"}
-    tables.show(f"beside the training, median of {ROUNDS}", starts, columns, options.out / "start.csv")
+    starts = [*_starts(), _start_row("a run of five epochs, without its training steps", quiet)]
+    columns = {"what": "", "seconds": "s", "best": "best", "ratio": f"x {TORCH}"}
+    tables.show(f"starting, median of {START_ROUNDS}", starts, columns, options.out / "start.csv")
     return 0
+
+
+def _starts() -> Iterator[dict[str, Any]]:
+    """How long it takes to import torch, to answer, to say what will be trained, and to train for two steps."""
+    two_steps = ["main.py", "--dgl", "--dataset", "digits", "--epochs", "1", "--train_size", "64", "--batch_size", "32",
+                 "--wandb", "disabled"]  # fmt: skip
+    measures = {
+        TORCH: partial(start, ["-c", TORCH]),
+        "--help": partial(start, ["main.py", "--help"]),
+        "the first line of a run": partial(start, two_steps, only_first_line=True),
+        "a run of two steps": partial(start, two_steps),
+    }
+    times = in_turns(measures, range(START_ROUNDS))
+    for name, seen in times.items():
+        yield _start_row(name, seen) | {"ratio": statistics.median(seen) / statistics.median(times[TORCH])}
+
+
+def _start_row(name: str, seen: list[float]) -> dict[str, Any]:
+    return {"what": name, "seconds": statistics.median(seen), "best": min(seen), "ratio": None}

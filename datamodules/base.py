@@ -143,6 +143,7 @@ class Batch(NamedTuple):
         added: the images that tasks have added, by name, as positions in ``x_BCHW``.
         generator: what tasks draw from, seeded for the step; None: torch's own. Numbers from torch's own generator
             cannot be drawn in a CUDA graph, those from this one can.
+        share: which of how many equal parts of the step's batch this is, where replicas share it.
     """
 
     x_BCHW: Tensor
@@ -151,6 +152,12 @@ class Batch(NamedTuple):
     drawn: Mapping[str, Tensor] = MappingProxyType({})
     added: Mapping[str, range] = MappingProxyType({})
     generator: torch.Generator | None = None
+    share: tuple[int, int] = (0, 1)
+
+    def rows_of_step(self, draw: Callable[[int], Tensor]) -> Tensor:
+        """What ``draw`` gives for so many images, for the labelled ones here: it is asked for those of all replicas."""
+        count, (place, parts) = len(self.y_B), self.share
+        return draw(count * parts)[place * count : (place + 1) * count]
 
     def first(self, count: int) -> Batch:
         """The first ``count`` images of a batch that no task has prepared."""

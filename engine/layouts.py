@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
@@ -26,6 +28,7 @@ from engine.parallel.streams import Streams
 from engine.parallel.threads import Threads
 from engine.parallel.world import Alone
 from engine.run.signals import StopRequest
+from layers.normalisation import SharedStatistics
 from methods._base import Method
 from methods._local import LocalMethod
 from schemas import Args
@@ -69,17 +72,20 @@ def build_layout(
     ranks = ranks or Alone()
     stages = choose_stages(args.run, method, feed.batch(0, 0)) if stages is None else stages
     recorders = recorders or choose_recorders(args, feed)[0]
-    rules = Rules(args.run.precision, args.optim.gradient_clip, ranks.average)
+    statistics: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+    if args.run.sync_bn and ranks.num_replicas > 1:  # a file may have it for one process, where it has no effect
+        statistics = partial(SharedStatistics, ranks.mean, ranks.num_replicas)
+    rules = Rules(args.run.precision, args.optim.gradient_clip, ranks.average, statistics)
     steps = Steps(args, method, feed, ranks.replica)
     parts: list[Stage] = []
     if stages:
         assert isinstance(method, LocalMethod)
         parts = [Stage(method, blocks, optimizer, rules) for blocks in stages]
+    part = Part(method, optimizer, rules)
     if isinstance(ranks, Ranks):
-        return Processes(ranks, parts[ranks.stage], steps, optimizer, stop or StopRequest())
+        return Processes(ranks, parts[ranks.stage] if parts else part, steps, optimizer, stop or StopRequest())
     if parts and args.run.layer_parallel == "threads":
         return Threads(parts, steps, args.run.async_buffer)
-    part = Part(method, optimizer, rules)
     eager = Eager(Worker(part, steps))
     if recorders is None:
         return eager
@@ -140,6 +146,8 @@ def obstacle(args: Args, feed: Feed) -> str:
         return f"--layer_parallel {args.run.layer_parallel} has steps of its own"
     if not feed.placement.is_resident:
         return "the host gathers the training images, which do not fit the GPU"
+    if args.run.num_replicas > 1:
+        return "the replicas average their gradients between backward pass and update"
     return ""
 
 

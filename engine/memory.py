@@ -60,10 +60,11 @@ def forget(error: BaseException) -> None:
     gc.collect()
 
 
-def explain(method: Method, feed: Feed, precision: str) -> UserError:
+def explain(method: Method, feed: Feed, precision: str, num_replicas: int = 1) -> UserError:
     """The line that ends a run whose step needed more memory than there is, from measured bytes.
 
-    To be called when the step's memory is free again: after `forget`, and without its layout.
+    To be called when the step's memory is free again: after `forget`, and without its layout. The replicas share the
+    batch that it names, and are assumed to have as much memory each.
     """
     method.zero_grad(set_to_none=True)
     gc.collect()
@@ -77,8 +78,9 @@ def explain(method: Method, feed: Feed, precision: str) -> UserError:
         free = free_bytes(device)
     except (RuntimeError, MemoryError, OSError):
         return UserError(f"{said}, and a batch of {_PROBE} does not fit either")
-    fits = min(int(free / (_REST * per_image)), size // 2)  # the failure says more than a sum does
+    share = min(int(free / (_REST * per_image)), size // num_replicas // 2)  # the failure says more than a sum does
+    fits = share * num_replicas
     measured = f"activations take {human_bytes(per_image)} an image, {human_bytes(free)} are free"
-    if fits < 2:
+    if share < 2:
         return UserError(f"{said}: {measured}; choose a smaller --model")
     return UserError(f"{said}: {measured}; --batch_size {fits} should fit")

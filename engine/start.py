@@ -46,7 +46,7 @@ def train(command: cli.Command) -> None:
         return
     with contextlib.ExitStack() as stack:
         ranks: world.Alone = world.Alone()
-        if args.run.layer_parallel == "processes":
+        if world.is_grid(args.run):
             from engine.parallel.ranks import joined_ranks
 
             ranks = stack.enter_context(joined_ranks(args.run))

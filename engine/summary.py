@@ -33,6 +33,11 @@ def introduce(module: TrainingModule, device: torch.device, *, resuming: bool) -
         )
     if feed.placement.words:
         logger.info(f"Training images: {feed.placement.words}")
+    if (count := args.run.num_replicas) > 1:
+        seen = "all of it" if args.run.sync_bn else "its share"
+        logger.info(
+            f"Replicas: {count} share every batch, {optim.batch_size // count} images each; BatchNorm sees {seen}"
+        )
     logger.info(f"Run folder: {module.run_log.folder.path}")
 
 

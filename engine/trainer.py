@@ -214,7 +214,8 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
             raise
         memory.forget(error)
         module.release()  # with the memory of recorded steps
-        too_much = memory.explain(module.method, module.feeds[TRAIN], module.args.run.precision)
+        settings = module.args.run
+        too_much = memory.explain(module.method, module.feeds[TRAIN], settings.precision, settings.num_replicas)
         problem = str(too_much)
         raise too_much from None
     finally:

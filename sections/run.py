@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from consts import DATASETS, DEVICE, PROJECT
-from sections.fields import POSITIVE, TRUE_WORDS, Other, Section, list_from_text, setting
+from sections.fields import POSITIVE, TRUE_WORDS, Above, Other, Section, list_from_text, setting
 
 PARALLEL = {"layer_parallel": ("threads", "processes", "streams")}
 WANDB = {"wandb": Other("disabled")}
@@ -156,10 +156,21 @@ class RunArgs(Section):
     )
     num_replicas: int = setting(
         1,
-        "processes for every stage; they share each batch, and average their gradients",
+        "processes that take equal shares of each batch and average their gradients, on GPUs one each; with "
+        "--layer_parallel processes as many for every stage; losses that compare images (similarity, contrasts) know "
+        "the share only",
         ge=1,
-        needs={"layer_parallel": ("processes",)},
+        on=Above(1),
+        excludes={
+            "layer_parallel": (("threads", "streams"), "these are one process; give --layer_parallel processes or off"),
+            "cuda_graph": (("on",), "gradients are averaged between backward pass and update; give --cuda_graph auto"),
+        },
     )
+    sync_bn: bool = setting(
+        False, "BatchNorm learns with the statistics of the whole batch, not of a replica's share",
+        needs={"num_replicas": Above(1)},
+        excludes={"compile": ((True,), "compiled layers have statistics of their own")},
+    )  # fmt: skip
     async_buffer: int = setting(
         0,
         "let no stage wait for another: it reads from a buffer that drops and reuses; other bits in every run (0: off)",

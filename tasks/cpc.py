@@ -79,8 +79,8 @@ class PredictiveCoding(Task):
 
     def prepare(self, batch: Batch) -> Batch:
         """Draw the candidates, as numbers that are far larger than the positions."""
-        size = (batch.y_B.shape[0], NUM_ANCHORS, NUM_NEGATIVES)
-        drawn = torch.randint(2**31, size, device=batch.y_B.device, generator=batch.generator)
+        shape, device, source = (NUM_ANCHORS, NUM_NEGATIVES), batch.y_B.device, batch.generator
+        drawn = batch.rows_of_step(lambda count: torch.randint(2**31, (count, *shape), device=device, generator=source))
         return batch._replace(drawn={**batch.drawn, CANDIDATES: drawn})
 
     def loss(self, index: int, features_BCHW: Tensor, batch: Batch) -> Tensor:

@@ -45,16 +45,18 @@ class Inpainting(Restoring):
     def damage(self, batch: Batch) -> tuple[Tensor, Batch]:
         """A rectangle of a quarter of the area is 0."""
         image_BCHW = batch.part(batch.x_BCHW, LABELLED)
-        rows_BH, columns_BW = (self._covered(image_BCHW, size, batch.generator) for size in image_BCHW.shape[2:])
+        rows_BH, columns_BW = (self._covered(batch, size) for size in image_BCHW.shape[2:])
         mask_B1HW = (rows_BH[:, :, None] & columns_BW[:, None, :])[:, None]
         drawn = {**batch.drawn, MASK: mask_B1HW.to(image_BCHW.dtype)}
         return image_BCHW.masked_fill(mask_B1HW, 0), batch._replace(drawn=drawn)
 
-    def _covered(self, image_BCHW: Tensor, size: int, generator: torch.Generator | None) -> Tensor:
+    def _covered(self, batch: Batch, size: int) -> Tensor:
         """Which positions of an axis of length ``size`` are covered in every image; each place is equally likely."""
-        length = max(size // 2, 1)
-        first_B1 = torch.randint(size - length + 1, (len(image_BCHW), 1), device=image_BCHW.device, generator=generator)
-        position_S = torch.arange(size, device=image_BCHW.device)
+        length, device, source = max(size // 2, 1), batch.y_B.device, batch.generator
+        first_B1 = batch.rows_of_step(
+            lambda count: torch.randint(size - length + 1, (count, 1), device=device, generator=source)
+        )
+        position_S = torch.arange(size, device=device)
         return (position_S >= first_B1) & (position_S < first_B1 + length)
 
     def loss(self, index: int, features_BCHW: Tensor, batch: Batch) -> Tensor:

@@ -23,6 +23,7 @@ Reference numbers:
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -65,12 +66,14 @@ class Rotation(Task):
         """Add the turned images."""
         upright_BCHW = batch.part(batch.x_BCHW, LABELLED)
         turned_BCHW = upright_BCHW.clone()
+        before = batch.share[0] * len(batch.y_B)  # images of other replicas
         for turns in range(1, NUM_TURNS):
-            turned_BCHW[turns::NUM_TURNS] = upright_BCHW[turns::NUM_TURNS].rot90(turns, (2, 3))
+            these = slice((turns - before) % NUM_TURNS, None, NUM_TURNS)
+            turned_BCHW[these] = upright_BCHW[these].rot90(turns, (2, 3))
         return batch.with_images(TURNED, turned_BCHW)
 
     def loss(self, index: int, features_BCHW: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy on the number of quarter turns."""
         logits_BN = self.head(index)(batch.part(features_BCHW, TURNED))
-        turns_B = torch.arange(len(batch.y_B), device=batch.y_B.device) % NUM_TURNS
+        turns_B = batch.rows_of_step(partial(torch.arange, device=batch.y_B.device)) % NUM_TURNS
         return cross_entropy(logits_BN, turns_B)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from datamodules.base import Batch
 from engine.devices import autocast
+from engine.loop.meter import Totals
 from engine.loop.optimizer import update
 from methods._base import Method, StepOutput
 
@@ -22,11 +25,13 @@ class Rules:
         precision: value of ``--precision``.
         gradient_clip: largest norm of a block's gradient; 0 leaves gradients as they are.
         average: replaces the gradients of an optimiser's parameters by their mean over all replicas, if there are any.
+        statistics: makes the context in which gradients are computed; it may give BatchNorm those of all replicas.
     """
 
     precision: str = "fp32"
     gradient_clip: float = 0.0
     average: Callable[[torch.optim.Optimizer], None] = lambda optimizer: None
+    statistics: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
 
 
 class Part:
@@ -68,8 +73,12 @@ class Part:
             The output of the part's last block, computed before the update (None where no block follows), and the
             losses and logits of the blocks.
         """
-        with autocast(h_BCHW.device, self.rules.precision):
+        with autocast(h_BCHW.device, self.rules.precision), self.rules.statistics():
             result = self.fill_grads(batch, h_BCHW)
         self.rules.average(self.optimizer)
         update(self.optimizer, rate, self.rules.gradient_clip)
         return result
+
+    def part_of(self, totals: Totals) -> Totals:
+        """The metrics that belong to the part's blocks."""
+        return totals

@@ -24,7 +24,7 @@ class Steps:
         args: the settings.
         method: what is trained.
         feed: the training images.
-        replica: index of this process among those that train the same blocks; each draws its own numbers.
+        replica: index of this process among those that train the same blocks; each has dropout of its own.
     """
 
     def __init__(self, args: Args, method: Method, feed: Feed, replica: int = 0) -> None:
@@ -34,21 +34,22 @@ class Steps:
         self.count = self.per_epoch * args.optim.epochs
 
     def batch(self, step: int) -> Batch:
-        """The step's batch, with a generator from which tasks draw; also seeds torch's own, to the same numbers."""
+        """The step's batch, with a generator from which tasks draw; also seeds torch's own.
+
+        Those are seeded differently in every replica.
+        """
         self._seed(step)
         self.seed_tasks(self._generator, step)
         batch = self.feed.batch(step // self.per_epoch, step % self.per_epoch)
         return batch._replace(generator=self._generator)
 
     def _seed(self, step: int) -> None:
-        torch.manual_seed(self._seed_of(step))
-
-    def _seed_of(self, step: int) -> int:
-        return (_mix(self._optim.seed, step) + self._replica) % 2**63
+        # Far apart, so that no replica has the seed of another one's later step.
+        torch.manual_seed((_mix(self._optim.seed, step) + self._replica * 2**40) % 2**63)
 
     def seed_tasks(self, generator: torch.Generator, step: int) -> None:
-        """Seed a generator from which tasks draw at this step."""
-        generator.manual_seed(self._seed_of(step))
+        """Seed a generator from which tasks draw at this step, the same in every replica (`Batch.rows_of_step`)."""
+        generator.manual_seed(_mix(self._optim.seed, step))
 
     def seed_blocks(self, blocks: range, step: int) -> None:
         """Seed the dropout of each block for this step."""

@@ -59,16 +59,18 @@ def launch(program: Path, arguments: Sequence[str], count: int, num_replicas: in
         raise Interrupted(EXIT_CODES.get(stop.sigval, EXIT_FAILURE)) from None
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-        raise _verdict(codes, num_replicas) from None
+        raise _verdict(codes, count, num_replicas) from None
 
 
-def _verdict(codes: dict[int, int], num_replicas: int) -> UserError:
+def _verdict(codes: dict[int, int], count: int, num_replicas: int) -> UserError:
     """The error for the exit codes of processes, by rank; a code is minus the signal's number if a signal killed it."""
     killed = {rank: -code for rank, code in codes.items() if code < 0 and -code not in EXIT_CODES}
     if killed:
         rank, number = next(iter(killed.items()))
         stage, replica = divmod(rank, num_replicas)
         who = f"stage {stage}" + (f", replica {replica}," if num_replicas > 1 else "")
+        if 1 < num_replicas == count:
+            who = f"replica {replica}"
         name = signal.Signals(number).name
         return UserError(
             f"the process of {who} was killed ({name}), and the run has ended; what was saved last is whole, go on "

@@ -1,7 +1,7 @@
-"""Layer-parallel training in several processes: each trains one stage, or one replica of a stage.
+"""Training in several processes: each trains one stage, or one replica of a stage or of the whole network.
 
-Only the output of a stage's last block is sent. Labels and augmentation are functions of (seed, step), so every process
-computes them itself.
+Between stages only the output of the last block is sent, between replicas the gradients. Labels and augmentation are
+functions of (seed, step), so every process computes them itself.
 """
 
 from __future__ import annotations
@@ -13,30 +13,31 @@ import torch
 from engine.loop.eager import Item, Worker
 from engine.loop.layout import Course, Layout
 from engine.loop.meter import Meter, Totals
+from engine.loop.part import Part
 from engine.loop.steps import Steps
 from engine.parallel.ranks import Ranks, first_set
-from engine.parallel.stage import Stage, balance, joined
+from engine.parallel.stage import balance, joined
 from engine.parallel.wire import Receiver, Sender
 from engine.run.signals import StopRequest
 from methods._base import Method
 
 
 class Processes(Layout):
-    """A process for each stage, or for each replica of a stage.
+    """A process for each stage, or for each replica of one; without stages there is one of the whole network.
 
     Args:
         ranks: the grid of processes.
-        stage: that of this process.
+        part: what this process trains.
         steps: of the run, with the seeds of this replica.
         optimizer: the run's, which gets the state of the other stages at `collect`.
         stop: the signals that this process got; after a `run` it has those that any process got.
     """
 
     def __init__(
-        self, ranks: Ranks, stage: Stage, steps: Steps, optimizer: torch.optim.Optimizer, stop: StopRequest
+        self, ranks: Ranks, part: Part, steps: Steps, optimizer: torch.optim.Optimizer, stop: StopRequest
     ) -> None:
-        self._ranks, self._stage, self._steps, self._optimizer, self._stop = ranks, stage, steps, optimizer, stop
-        self._worker = Worker(stage, steps)
+        self._ranks, self._part, self._steps, self._optimizer, self._stop = ranks, part, steps, optimizer, stop
+        self._worker = Worker(part, steps)
         place, data, host = ranks.stage, ranks.data, ranks.shares_gpu
         device, is_last = steps.feed.device, place + 1 == ranks.num_stages
         self._receiver = Receiver(ranks.rank_of(place - 1), data, device, via_host=host) if place else None
@@ -49,7 +50,7 @@ class Processes(Layout):
         Raises:
             PeerGone: another process ended.
         """
-        meter = Meter(self._stage.part_of(course.before) if self._ranks.replica == 0 else Totals())
+        meter = Meter(self._part.part_of(course.before) if self._ranks.replica == 0 else Totals())
         for step in course.steps:
             item = self._item(step, course)
             if item is None:
@@ -64,7 +65,7 @@ class Processes(Layout):
         return self._share(meter.read())
 
     def _item(self, step: int, course: Course) -> Item | None:
-        """The stage's input at a step, or None at an early end, of which it tells the stages above."""
+        """The part's input at a step, or None at an early end, of which it tells the stages above."""
         if self._receiver is None:
             has_ended, h_BCHW = self._ranks.any_sibling(course.is_stopped()), None
         else:
@@ -89,9 +90,9 @@ class Processes(Layout):
         return joined(parts)
 
     @property
-    def balance(self) -> float:
+    def balance(self) -> float | None:
         """As `Layout.balance`."""
-        return balance(self._busy_s)
+        return balance(self._busy_s) if self._ranks.num_stages > 1 else None
 
     def collect(self) -> None:
         """Copy what the other stages have learned to the leader; of several replicas, the first one's statistics.
@@ -99,19 +100,22 @@ class Processes(Layout):
         Raises:
             PeerGone: another process ended.
         """
-        mine = _state(self._stage) if self._ranks.replica == 0 else None
+        if self._ranks.num_stages == 1:  # the leader has trained all of it
+            return
+        mine = _state(self._part) if self._ranks.replica == 0 else None
         states = self._ranks.tell_leader(mine)
         for place, state in enumerate(states or []):
             if place and state is not None:
-                _load(self._stage.method, self._optimizer, state)
+                _load(self._part.method, self._optimizer, state)
 
 
-def _state(stage: Stage) -> dict[str, Any]:
-    """Parameters, buffers and optimiser state of the stage's blocks and their heads, on the CPU."""
-    method, optimizer = stage.method, stage.optimizer
-    parts = [part for index in stage.blocks for part in (method.backbone.block(index), *method.block_heads(index))]
+def _state(part: Part) -> dict[str, Any]:
+    """Parameters, buffers and optimiser state of the part's blocks and their heads, on the CPU."""
+    method, optimizer = part.method, part.optimizer
+    modules = [module for index in part.blocks for module in (method.backbone.block(index), *method.block_heads(index))]
     grouped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    theirs = {id(value) for part in parts for value in (*part.parameters(), *part.buffers())} | set(map(id, grouped))
+    held = {id(value) for module in modules for value in (*module.parameters(), *module.buffers())}
+    theirs = held | set(map(id, grouped))
     named = [*method.named_parameters(), *method.named_buffers()]
     slots = {
         name: {key: _on_host(value) for key, value in optimizer.state[parameter].items()}

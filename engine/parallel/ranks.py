@@ -30,7 +30,7 @@ class PeerGone(UserError):
 
 
 class Ranks(Alone):
-    """This process as one of a grid: stages one after the other, and replicas of each side by side.
+    """This process as one of a grid: stages one after the other (or the whole network), and replicas of each.
 
     Attributes:
         stage, replica: its place in the grid.
@@ -49,10 +49,20 @@ class Ranks(Alone):
         self._connect()
 
     def device_name(self, args: RunArgs) -> str:
-        """``--device`` for this process: on every machine each takes a GPU of its own, unless one is named."""
+        """``--device`` for this process: on every machine each takes a GPU of its own, unless one is named.
+
+        Raises:
+            UsageError: there are fewer than processes.
+        """
         if args.device not in ("auto", "cuda") or (args.device == "auto" and not torch.cuda.is_available()):
             return args.device
-        return f"cuda:{os.environ.get('LOCAL_RANK', os.environ['RANK'])}"
+        index, count = int(os.environ.get("LOCAL_RANK", os.environ["RANK"])), torch.cuda.device_count()
+        if 0 < count <= index:
+            raise UsageError(
+                f"--device {args.device}: every process of the run takes a GPU of its own, and this machine has "
+                f"{count}; give --device cuda:0, which all share, or start fewer"
+            )
+        return f"cuda:{index}"
 
     def _connect(self) -> None:
         """Create the process groups."""
@@ -131,7 +141,10 @@ class Ranks(Alone):
         size = batch.y_B.shape[0] // self.num_replicas
         part = slice(self.replica * size, (self.replica + 1) * size)
         second_BCHW = None if batch.second_BCHW is None else batch.second_BCHW[part]
-        return batch._replace(x_BCHW=batch.x_BCHW[part], y_B=batch.y_B[part], second_BCHW=second_BCHW)
+        return batch._replace(
+            x_BCHW=batch.x_BCHW[part], y_B=batch.y_B[part], second_BCHW=second_BCHW,
+            share=(self.replica, self.num_replicas),
+        )  # fmt: skip
 
     def any_sibling(self, value: bool) -> bool:
         """Whether it is true for any replica of this stage."""
@@ -141,6 +154,17 @@ class Ranks(Alone):
         with lost_connections_told():
             dist.all_reduce(flag_1, group=self._siblings_control)
         return bool(flag_1)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of a tensor over the replicas, each of which must ask for it.
+
+        Raises:
+            PeerGone: another process ended.
+        """
+        total = values.detach().clone(memory_format=torch.contiguous_format)
+        with lost_connections_told():
+            dist.all_reduce(total, group=self._siblings)
+        return total / self.num_replicas
 
     def average(self, optimizer: torch.optim.Optimizer) -> None:
         """Replace the gradients of ``optimizer``'s parameters by their mean over the replicas, group by group."""
@@ -199,7 +223,7 @@ def joined_ranks(args: RunArgs) -> Iterator[Ranks]:
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         reason = f"{error}".partition("\n")[0].strip()
-        raise UserError(f"--layer_parallel processes: the processes cannot meet at {where}: {reason}") from None
+        raise UserError(f"the processes cannot meet at {where}: {reason}") from None
     try:
         yield Ranks(args)
     except BaseException:

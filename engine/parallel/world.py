@@ -11,6 +11,7 @@ from utils import UsageError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from engine.run.signals import StopRequest
     from schemas import RunArgs
@@ -22,7 +23,7 @@ LAUNCHED = "BEYOND_BACKPROP_LAUNCHED"  # set for processes that the command itse
 class Alone:
     """A single process, with the interface of `Ranks`."""
 
-    is_leader, stage, replica = True, 0, 0
+    is_leader, stage, replica, num_replicas = True, 0, 0, 1
 
     def agree(self, value: Value) -> Value:
         """The leader's value."""
@@ -37,6 +38,10 @@ class Alone:
         """``--device`` for this process."""
         return args.device
 
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of a tensor over the replicas."""
+        return values
+
     def average(self, optimizer: torch.optim.Optimizer) -> None:
         """Replace the gradients by their mean over the replicas."""
 
@@ -44,9 +49,14 @@ class Alone:
         """Let a signal that one process got count for all of them."""
 
 
+def is_grid(args: RunArgs) -> bool:
+    """Whether the run is trained by processes that communicate, be it a single one."""
+    return args.layer_parallel == "processes" or args.num_replicas > 1
+
+
 def num_ranks(args: RunArgs) -> int:
     """How many processes these settings need: a grid of stages and replicas."""
-    return args.stage_count * args.num_replicas if args.layer_parallel == "processes" else 1
+    return args.stage_count * args.num_replicas if is_grid(args) else 1
 
 
 def is_leader() -> bool:
@@ -71,14 +81,19 @@ def must_launch(args: RunArgs) -> bool:
         UsageError: there are other processes than the settings need.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        return args.layer_parallel == "processes"
+        return is_grid(args)
     there, needed = int(os.environ["WORLD_SIZE"]), num_ranks(args)
     if there == needed:
         return False
-    if args.layer_parallel != "processes":
+    if not is_grid(args):
         raise UsageError(
-            f"{there} processes were started, but --layer_parallel is {args.layer_parallel}; give --layer_parallel "
-            f"processes, or start one"
+            f"{there} processes were started, but --layer_parallel is {args.layer_parallel} and --num_replicas 1; give "
+            f"--num_replicas {there} or --layer_parallel processes, or start one"
+        )
+    if args.layer_parallel == "off":
+        raise UsageError(
+            f"{there} processes were started, but --num_replicas is {needed}; give --num_replicas {there}, or start "
+            f"{needed}"
         )
     raise UsageError(
         f"{there} processes were started, but {args.stage_count} stages of {args.num_replicas} replicas each need "

@@ -17,8 +17,9 @@ from utils import UsageError
         (["report", "x"], "allowed are the flags of a training run"),
         (
             ["--dgl", "--precision", "fp32", "--layer_parallel", "threads"],
-            "--layer_parallel and --compile have no effect",
+            "--num_replicas and --compile have no effect",
         ),
+        (["--bp", "--precision", "fp32", "--num_replicas", "2"], "--num_replicas and --compile have no effect"),
         (["--dgl"], "--precision auto: the memory goes by it; give fp32 or bf16"),
         (["--dgl", "--precision", "fp32", "--device", "cuda:99"], "--device cuda:99: this machine has"),
     ],

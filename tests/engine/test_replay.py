@@ -86,7 +86,6 @@ def test_a_slow_stage_only_slows(run, same, monkeypatch: pytest.MonkeyPatch) -> 
     [
         (["--dgl", "--async_buffer", "2"], "--async_buffer has no effect: it needs --layer_parallel threads"),
         (["--dgl", "--layer_parallel", "processes", "--async_buffer", "2"], "--async_buffer has no effect"),
-        (["--dgl", "--layer_parallel", "threads", "--num_replicas", "2"], "it needs --layer_parallel processes"),
         (["--dgl", "--layer_parallel", "processes", "--num_replicas", "3"], "--batch_size is 32"),
         (["--dgl", "--layer_parallel", "threads", "--stages", "0,1-2", "--num_stages", "2"], "it needs no --stages"),
     ],

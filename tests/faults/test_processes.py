@@ -1,4 +1,4 @@
-"""Stages in processes that torch's launcher starts: one that dies ends all, or all are started again."""
+"""Stages and replicas in processes that torch's launcher starts: one that dies ends all, or all are started again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tests.faults.conftest import last_state, only_run, status
 from tests.faults.process import ROOT
 
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
-LONG = ["--model", "VGGs", "--dgl", "--layer_parallel", "processes"]
+STAGES, REPLICAS = ["--dgl", "--layer_parallel", "processes"], ["--bp", "--num_replicas", "2"]
+LONG = ["--model", "VGGs", *STAGES]
 
 
 def launch(words: list[str], folder: Path) -> subprocess.Popen[str]:
@@ -42,8 +43,11 @@ def _environment(pid: str) -> list[bytes]:
 @pytest.mark.faults
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_stage_is_one_line_within_half_a_minute(rank: int, tmp_path: Path) -> None:
-    flags = [*SMALL, *LONG, "--epochs", "100000"]
+@pytest.mark.parametrize(("who", "words"), [("stage", STAGES), ("replica", REPLICAS)])
+def test_a_killed_process_is_one_line_within_half_a_minute(
+    rank: int, who: str, words: list[str], tmp_path: Path
+) -> None:
+    flags = [*SMALL, "--model", "VGGs", *words, "--epochs", "100000"]
     launcher = launch([str(ROOT / "main.py"), *flags], tmp_path)
     wait_for_checkpoint(tmp_path)
     begin = time.monotonic()
@@ -52,7 +56,7 @@ def test_a_killed_stage_is_one_line_within_half_a_minute(rank: int, tmp_path: Pa
     assert time.monotonic() - begin < 30
     assert launcher.returncode == 1
     assert errors == (
-        f"main.py: error: the process of stage {rank} was killed (SIGKILL), and the run has ended; what was saved last "
+        f"main.py: error: the process of {who} {rank} was killed (SIGKILL), and the run has ended; what was saved last "
         "is whole, go on from it with --resume auto\n"
     )
     assert last_state(only_run(tmp_path))["step"] > 0
@@ -61,8 +65,9 @@ def test_a_killed_stage_is_one_line_within_half_a_minute(rank: int, tmp_path: Pa
 @pytest.mark.faults
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_to_the_command_saves(number: int, code: int, tmp_path: Path) -> None:
-    launcher = launch([str(ROOT / "main.py"), *SMALL, *LONG, "--epochs", "100000"], tmp_path)
+@pytest.mark.parametrize("words", [STAGES, REPLICAS], ids=" ".join)
+def test_a_signal_to_the_command_saves(number: int, code: int, words: list[str], tmp_path: Path) -> None:
+    launcher = launch([str(ROOT / "main.py"), *SMALL, "--model", "VGGs", *words, "--epochs", "100000"], tmp_path)
     wait_for_checkpoint(tmp_path)
     launcher.send_signal(number)
     _, errors = launcher.communicate()
