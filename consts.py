@@ -90,6 +90,7 @@ class DataFacts(NamedTuple):
         random_horizontal_flip: whether a mirror image keeps the label, the default of ``--random_horizontal_flip``.
         on_disk: False for data that come with the code, for which ``--data_dir`` has no meaning.
         downloadable: whether torchvision knows where to fetch it.
+        is_own: whether it is the user's, so that ``--data_dir`` says what the data are.
     """
 
     mean: tuple[float, ...] = ()
@@ -98,6 +99,7 @@ class DataFacts(NamedTuple):
     random_horizontal_flip: bool = True
     on_disk: bool = True
     downloadable: bool = True
+    is_own: bool = False
 
 
 # CIFAR-10 statistics: AlonNT/Thesis commit 847a141 and kuangliu/pytorch-cifar. CIFAR-100: weiaicunzai/pytorch-cifar100.
@@ -108,7 +110,8 @@ DATASETS: dict[str, DataFacts] = {
     "mnist": DataFacts(random_horizontal_flip=False),
     "fashion_mnist": DataFacts(),
     "svhn": DataFacts(random_horizontal_flip=False),
-    "folder": DataFacts(downloadable=False),
+    "folder": DataFacts(downloadable=False, is_own=True),
+    "arrays": DataFacts(downloadable=False, is_own=True),
     "digits": DataFacts(random_horizontal_flip=False, on_disk=False, downloadable=False),
 }
 
@@ -161,6 +164,7 @@ DEVICE = r"^(auto|cpu|cuda(:\d{1,3})?)$"  # what --device allows
 VERBS = ("report", "evaluate", "sweep", "export")  # the first word of a command that does not train
 PROJECT = "beyond-backprop"
 CONFIG_FILE, COMMAND_FILE, ENVIRONMENT_FILE = "config.yaml", "command.txt", "environment.json"
+DATA_FILE = "data.json"
 METRICS_FILE, SUMMARY_FILE, LOG_FILE, REPORT_FILE = "metrics.jsonl", "summary.json", "run.log", "report.html"
 TRIAL = "trial_"  # begins the name that a sweep gives a run
 CHECKPOINT_DIR, PLOT_DIR, WANDB_DIR, TENSORBOARD_DIR = "checkpoints", "plots", "wandb", "tensorboard"

@@ -217,6 +217,10 @@ class Args(Section):
         found = [task.warning(padding) for task, _ in self.method.tasks.active.values()]
         return [line for line in found if line is not None]
 
+    def with_data_in(self, data_dir: str) -> Args:
+        """The same run where its data lie elsewhere."""
+        return self.model_copy(update={"data": self.data.model_copy(update={"data_dir": data_dir})})
+
     def code(self) -> dict[str, Path]:
         """The files of the user's own that take part in the run, by setting."""
         files = {name: code_file(getattr(getattr(self, name), name)) for name in CODE_SETTINGS}

@@ -7,6 +7,7 @@ import difflib
 import json
 import os
 import re
+import resource
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -86,6 +87,23 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} GiB"
+
+
+def free_memory_bytes() -> int:
+    """Free memory of the machine, and within the limit (``ulimit -v``) of this process.
+
+    Where the system does not say it, as on macOS, all memory there is counts as free.
+    """
+    try:
+        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    except OSError:
+        return os.sysconf("SC_PHYS_PAGES") * resource.getpagesize()
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        free = min(free, max(limit - used, 0))
+    return free
 
 
 @contextlib.contextmanager

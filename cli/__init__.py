@@ -25,12 +25,12 @@ from cli.build import (
 from cli.help import WORDS, help_text, split_topic
 from cli.messages import explain
 from cli.settings import Given, Item, check_effects, check_needs, check_resumed, find_run, read_files, read_run
-from consts import CODE_SETTINGS, PROGRAM
-from schemas import DEFAULT_METHOD, Args, Rules, build_args, method_sections
+from consts import CODE_SETTINGS, DATASETS, PROGRAM
+from schemas import DEFAULT_METHOD, Args, DataArgs, Rules, build_args, method_sections
 from sections.fields import FALSE_WORDS, TRUE_WORDS
 from utils import UsageError, code_file, did_you_mean
 
-__all__ = ["Command", "args_of_run", "check_blocks", "check_same_images", "parse", "rules_of"]
+__all__ = ["Command", "args_of_run", "check_blocks", "check_same_images", "moved", "parse", "rules_of"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,20 @@ def check_blocks(command: Command, count: int) -> list[str]:
     return [line for line in found if line not in command.warnings]
 
 
+def moved(folder: Path, args: Args, data_dir: str) -> Args:
+    """The settings of the run in ``folder`` where its data lie in ``data_dir`` now.
+
+    Raises:
+        UsageError: they come with the code.
+    """
+    if not DATASETS[args.data.dataset].on_disk:
+        raise UsageError(
+            f"--data_dir {data_dir}: {folder} was trained on {args.data.dataset}, which comes with the code; "
+            "leave it out"
+        )
+    return args.with_data_in(data_dir)
+
+
 def rules_of(words: Sequence[str]) -> Rules:
     """The training rules that a command may name: those of the project, and those in Python files that it gives.
 
@@ -125,17 +139,22 @@ def check_same_images(own: Args, *others: Args, flag: str = "--cka") -> None:
     """Refuse to put runs together that did not see the same images; ``flag`` asked for it.
 
     Raises:
-        UsageError: their data sets differ; of ``folder``, their trees.
+        UsageError: their data sets differ; of the user's own, their paths or sizes.
     """
     for other in others:
-        one, two = (
-            f"{data.dataset} {Path(data.data_dir).absolute()}" if data.dataset == "folder" else data.dataset
-            for data in (own.data, other.data)
-        )  # fmt: skip
+        one, two = map(_images_of, (own.data, other.data))
         if one != two:
+            may_have_moved = flag == "--cka" and _images_of(own.with_data_in(other.data.data_dir).data) == two
+            advice = "; if they are the same by now, give --data_dir with their place" if may_have_moved else ""
             raise UsageError(
-                f"{flag}: that run saw {two}, but this one {one}; they must have been tested on the same images"
+                f"{flag}: that run saw {two}, but this one {one}; they must have been tested on the same images{advice}"
             )
+
+
+def _images_of(data: DataArgs) -> str:
+    """In words, which images a run saw."""
+    where = f" {Path(data.data_dir).absolute()}" if DATASETS[data.dataset].is_own else ""
+    return f"{data.dataset}{where}" + (f" with --image_size {data.image_size}" if data.image_size else "")
 
 
 def _validated(values: Mapping[str, Item]) -> Args:

@@ -189,6 +189,12 @@ def _own_file(text: str) -> str:
     return text
 
 
+def _place(text: str) -> str:
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed is the path of a folder or file")
+    return text
+
+
 def _device(text: str) -> str:
     if not re.match(DEVICE, text):
         raise argparse.ArgumentTypeError(f"{text!r}: allowed is auto, cpu, cuda:0, ...")
@@ -203,7 +209,7 @@ def _points(text: str) -> float:
 
 
 def _add_run(parser: Parser) -> None:
-    """The run folder that a verb loads, its checkpoint, and the user's own code in it."""
+    """The run folder that a verb loads, its checkpoint, the user's own code in it, and its data."""
     parser.add_argument("runs", nargs=1, metavar="RUN", help="a run folder")
     parser.add_argument("--weights", choices=("best", "last"), default="best", help="which checkpoint [default best]")
     parser.add_argument(
@@ -212,6 +218,9 @@ def _add_run(parser: Parser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--model", type=_own_file, metavar="FILE.py:FUNCTION", help="likewise, the file with the network of RUN"
+    )
+    parser.add_argument(
+        "--data_dir", type=_place, metavar="DIR", help="where the data of RUN are now, if not where they were"
     )
 
 

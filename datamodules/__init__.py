@@ -1,4 +1,4 @@
-"""Data sets as uint8 tensors in memory: `load_data` reads one, `datamodules.feed.Feed` makes batches of it."""
+"""Data sets as uint8 images: `load_data` reads one, `datamodules.feed.Feed` makes batches of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from datamodules.base import Announce, DataSpec, ImageSet, Source, Splits
 from datamodules.split import hold_out, shuffle_labels
 from schemas import DataArgs
 
-_LEVELS = 256
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -29,7 +28,8 @@ def load_data(args: DataArgs, *, announce: Announce = _to_stderr, progress: bool
 
     Raises:
         UsageError: ``--train_size`` or ``--val_size`` is larger than the data set allows.
-        UserError: the data are missing, damaged or unreadable.
+        MissingData: the data are not there.
+        UserError: they are damaged or unreadable.
     """
     source = _read(args, announce, progress)
     train, val = hold_out(source.train, len(source.class_names), args)
@@ -37,9 +37,8 @@ def load_data(args: DataArgs, *, announce: Announce = _to_stderr, progress: bool
         train = shuffle_labels(train, args.random_labels)
     mean, std = _statistics(args, train)
     _, height, width, num_channels = train.images_PHWC.shape
-    return Splits(
-        train, val, source.test, DataSpec(args.dataset, num_channels, height, width, source.class_names, mean, std)
-    )
+    spec = DataSpec(args.dataset, num_channels, height, width, source.class_names, mean, std)
+    return Splits(train, val, source.test, spec, source.facts())
 
 
 def _read(args: DataArgs, announce: Announce, progress: bool) -> Source:
@@ -52,6 +51,10 @@ def _read(args: DataArgs, announce: Announce, progress: bool) -> Source:
         from datamodules import folder
 
         return folder.read(args, announce, progress)
+    if args.dataset == "arrays":
+        from datamodules import arrays
+
+        return arrays.read(args, announce)
     from datamodules import torchvision_sets
 
     return torchvision_sets.read(args, announce)
@@ -74,11 +77,13 @@ def measure(images: ImageSet) -> Statistics:
     Taken from the histogram of the 256 levels: whole numbers are summed, so the result has the same bits whatever the
     number of threads. A constant channel gets one level as its deviation, which keeps the division finite.
     """
-    level = torch.arange(_LEVELS, dtype=torch.float64) / (_LEVELS - 1)
+    counts_CL = images.levels()
+    num_levels = counts_CL.shape[1]
+    level = torch.arange(num_levels, dtype=torch.float64) / (num_levels - 1)
     means, stds = [], []
-    for channel in images.images_PHWC.unbind(-1):
-        share = torch.bincount(channel.flatten(), minlength=_LEVELS).double() / channel.numel()
+    for counts_L in counts_CL:
+        share = counts_L.double() / int(counts_L.sum())
         mean = float((share * level).sum())
         means.append(mean)
-        stds.append(max(float((share * (level - mean) ** 2).sum().sqrt()), 1 / (_LEVELS - 1)))
+        stds.append(max(float((share * (level - mean) ** 2).sum().sqrt()), 1 / (num_levels - 1)))
     return tuple(means), tuple(stds)

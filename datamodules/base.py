@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from consts import DATASETS
+from consts import TEST, TRAIN
+from datamodules.stored import Stored
 from layers.rows import rows
 from utils import UserError
 
 LABELLED, SECOND_VIEW = "labelled", "second view"  # names of images in a batch
 Announce = Callable[[str], None]  # shows the user one line
+_CHUNK_BYTES = 2**24  # of images that are looked at one part after the other
+_LEVELS = 256  # of a pixel
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,14 @@ class DataSpec:
 
 
 class ImageSet(NamedTuple):
-    """Images of one split, in memory.
+    """Images of one split, in memory or in a file.
 
     Attributes:
-        images_PHWC: uint8 pixels.
+        images_PHWC: uint8 pixels; both kinds have a ``shape``, and an index, a slice or positions give a tensor.
         labels_P: int64 class indices.
     """
 
-    images_PHWC: Tensor
+    images_PHWC: Tensor | Stored
     labels_P: Tensor
 
     @property
@@ -63,9 +66,40 @@ class ImageSet(NamedTuple):
         """Number of images."""
         return self.labels_P.shape[0]
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of the pixels."""
+        return self.images_PHWC.shape.numel()
+
     def select(self, index_P: Tensor) -> ImageSet:
         """The images at the positions ``index_P`` (int64), in that order."""
-        return ImageSet(self.images_PHWC[index_P], self.labels_P[index_P])
+        images = self.images_PHWC
+        chosen = images.select(index_P) if isinstance(images, Stored) else images[index_P]
+        return ImageSet(chosen, self.labels_P[index_P])
+
+    def read(self, index_B: Tensor, *, pin: bool = False) -> Tensor:
+        """The pixels (BHWC) at the positions ``index_B`` (int64) in CPU memory, pinned on request."""
+        images, shape = self.images_PHWC, self.images_PHWC.shape[1:]
+        out_BHWC = torch.empty((len(index_B), *shape), dtype=torch.uint8, pin_memory=pin)
+        if isinstance(images, Stored):
+            images.read(index_B, out_BHWC)
+        else:
+            torch.index_select(images, 0, index_B, out=out_BHWC)
+        return out_BHWC
+
+    def chunks(self) -> Iterator[Tensor]:
+        """All pixels (PHWC), a few megabytes at a time."""
+        step = max(1, _CHUNK_BYTES // self.images_PHWC.shape[1:].numel())
+        for start in range(0, self.num_images, step):
+            yield self.images_PHWC[start : start + step]
+
+    def levels(self) -> Tensor:
+        """How many pixels have each of the 256 levels, by channel: (C, 256), int64."""
+        counts_CL = torch.zeros(self.images_PHWC.shape[-1], _LEVELS, dtype=torch.int64)
+        for chunk_PHWC in self.chunks():
+            for counts_L, channel in zip(counts_CL, chunk_PHWC.unbind(-1), strict=True):
+                counts_L += torch.bincount(channel.flatten(), minlength=_LEVELS)
+        return counts_CL
 
 
 class Source(NamedTuple):
@@ -75,14 +109,27 @@ class Source(NamedTuple):
     test: ImageSet
     class_names: tuple[str, ...]
 
+    def facts(self) -> dict[str, Any]:
+        """What tells one data set from another without a look at its pixels, as a run folder keeps it.
+
+        Returns:
+            ``class_names``; ``image_shape`` (height, width, channels); and under ``train`` and ``test`` how many images
+            each class has, before any is held out.
+        """
+        splits, count = {TRAIN: self.train, TEST: self.test}, len(self.class_names)
+        numbers = {name: images.labels_P.bincount(minlength=count).tolist() for name, images in splits.items()}
+        shape = list(self.train.images_PHWC.shape[1:])
+        return {"class_names": list(self.class_names), "image_shape": shape, **numbers}
+
 
 class Splits(NamedTuple):
-    """A data set, read. ``val`` is None unless ``--val_size`` holds images out."""
+    """A data set, read. ``val`` is None unless ``--val_size`` holds images out; ``facts`` are its source's."""
 
     train: ImageSet
     val: ImageSet | None
     test: ImageSet
     spec: DataSpec
+    facts: Mapping[str, Any]
 
 
 class Batch(NamedTuple):
@@ -151,19 +198,24 @@ def pixels_of(x_BCHW: Tensor, spec: DataSpec) -> Tensor:
     return (x_BCHW * std_C11 + mean_C11).clamp(0, 1)
 
 
-def missing_data(dataset: str, what: str, folder: Path) -> UserError:
-    """The error for data that are not there, with the ways on.
+class MissingData(UserError):
+    """The data are not where they are looked for.
 
     Args:
-        dataset: value of ``--dataset``.
-        what: what is missing, as ``"no folder train"``.
-        folder: where it was looked for.
+        what: says so.
+        advice: what to do in a training command.
     """
-    if DATASETS[dataset].downloadable:
-        put = "give --download or put the files there"
-    else:
-        put = "put the images there as train/CLASS/* and test/CLASS/*"
-    return UserError(
-        f"data set {dataset} not found: {what} (looked in {folder.absolute()}); use --dataset digits (needs no files), "
-        f"{put}, or use --dataset folder --data_dir TREE with a tree of your own"
-    )
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(f"{what}; {advice}")
+        self.what = what
+
+
+def check_classes(class_names: Sequence[str], where: Path) -> None:
+    """Refuse data of a single class.
+
+    Raises:
+        UserError: naming ``where`` they are.
+    """
+    if len(class_names) < 2:
+        raise UserError(f"{where}: one class only, {class_names[0]}; a classifier needs two or more")

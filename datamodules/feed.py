@@ -1,6 +1,7 @@
 """The fast path from images to batches: the split stays on the device, and a batch is one gather.
 
-There are no worker processes and no Python per image, and on a GPU nothing crosses the bus.
+There are no worker processes and no Python per image, and on a GPU nothing crosses the bus. Of a split that does not
+fit there (`datamodules.placement`) the images of a batch are read ahead, and the same gather picks from them.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from consts import CROP_PADDING
 from datamodules.augment import Drawn, Draws, draw, generator
 from datamodules.base import Batch, DataSpec, ImageSet
 from datamodules.curriculum import Curriculum
+from datamodules.placement import Ahead, Place, place, resident
 from schemas import DataArgs
 from utils import UsageError
 
-EVALUATION_BATCH = 500  # images where nothing is learnt; bounds memory, does not change results
+EVALUATION_BATCH = 500  # images of up to 32x32 pixels where nothing is learnt; bounds memory
 _INT32_END = 2**31
 _SECOND = "second "  # names the numbers that the second view is drawn with
 
@@ -26,17 +28,25 @@ def epoch_order(seed: int, epoch: int, num_images: int) -> Tensor:
     return torch.randperm(num_images, generator=generator(seed, epoch, "order"))
 
 
+def evaluation_batch(spec: DataSpec) -> int:
+    """Images to evaluate at once: of larger ones fewer, so that a batch takes no more memory."""
+    return max(1, min(EVALUATION_BATCH, EVALUATION_BATCH * 32 * 32 // (spec.height * spec.width)))
+
+
 class Feed:
     """Batches of one split, by epoch and step.
 
     With ``augment`` the images come shuffled and augmented in torchvision's order (crop or resized crop, flip, erase,
     normalise) and a last partial batch is dropped; without, they come as they are and all of them.
 
+    Attributes:
+        placement: where the images are kept.
+
     Args:
         images: the split; its pixels are not changed.
         spec: its description.
         batch_size: images per batch.
-        device: where the split is kept.
+        device: where the batches are, and the split, if it fits.
         augment: settings of the augmentations; None for evaluation.
         seed: seed of order and augmentation.
         curriculum: which images an epoch may draw, of all of them; None for no limit.
@@ -67,13 +77,12 @@ class Feed:
         self.batch_size, self._augment, self._seed = batch_size, augment, seed
         self.curriculum, self._two_views = curriculum, two_views
         self._height, self._width = spec.height, spec.width
-        padding = CROP_PADDING if augment is not None and augment.random_crop else 0
-        pixels_PHWC = images.images_PHWC.to(device).contiguous()
-        self._pixels_PHWC = functional.pad(pixels_PHWC, (0, 0, *(padding,) * 4)) if padding else pixels_PHWC
+        self._padding = CROP_PADDING if augment is not None and augment.random_crop else 0
         self._labels_P = images.labels_P.to(device)
-        # Half the index traffic of int64, wherever the positions fit.
-        fits = self._pixels_PHWC.numel() // spec.num_channels < _INT32_END
-        self._index_dtype = torch.int32 if fits else torch.int64
+        height, width = (size + 2 * self._padding for size in (spec.height, spec.width))
+        self.placement = place(images, device, images.num_images * height * width * spec.num_channels)
+        self._pixels_PHWC = resident(images, device, self._padding) if self.placement.is_resident else None
+        self._ahead = Ahead(images, device, self._positions, self._following)
         # (pixel / 255 - mean) / std as one multiply-add; repeated along a row, which keeps the inner loop long.
         mean_C, std_C = (torch.tensor(values, dtype=torch.float64) for values in (spec.mean, spec.std))
         self._scale_WC, self._shift_WC = (
@@ -81,10 +90,11 @@ class Feed:
             for values_C in (1 / (255 * std_C), -mean_C / std_C)
         )
         self._epoch: tuple[int, Drawn] | None = None
+        self._order: tuple[int, Tensor] | None = None
 
     @property
     def device(self) -> torch.device:
-        """Where the split is kept, and the batches are."""
+        """Where the batches are."""
         return self._labels_P.device
 
     @property
@@ -99,6 +109,11 @@ class Feed:
         count = self._labels_P.shape[0]
         return self.num_steps * self.batch_size if self._augment is not None else count
 
+    @property
+    def num_left_out(self) -> int:
+        """Images that an epoch leaves out, because they fill no batch; other ones in every epoch."""
+        return self._labels_P.shape[0] - self.num_images
+
     def batch(self, epoch: int, step: int) -> Batch:
         """Batch ``step`` of epoch ``epoch``, a pure function of the seed and these two.
 
@@ -109,22 +124,56 @@ class Feed:
             raise IndexError(f"step {step} of an epoch of {self.num_steps}")
         part = slice(step * self.batch_size, (step + 1) * self.batch_size)
         if self._augment is None:
-            return Batch(self._normalised(self._pixels_PHWC[part]), self._labels_P[part])
+            pixels_BHWC = self._ahead.batch(0, step) if self._pixels_PHWC is None else self._pixels_PHWC[part]
+            return Batch(self._normalised(pixels_BHWC), self._labels_P[part])
         if self._epoch is None or self._epoch[0] != epoch:  # kept for as long as the epoch stays the same
             self._epoch = (epoch, self.drawn(epoch).each(lambda drawn_P: drawn_P.to(self.device, non_blocking=True)))
-        return self.gather(self._epoch[1], part)
+        drawn = self._epoch[1]
+        if self._pixels_PHWC is not None:
+            return self.gather(drawn, part)
+        pixels_BHWC = functional.pad(self._ahead.batch(epoch, step), (0, 0, *(self._padding,) * 4))
+        every_B = torch.arange(self.batch_size, device=self.device)
+        return self._batch(pixels_BHWC, every_B, self._labels_P[drawn.order_P[part]], drawn, part)
 
     def gather(self, drawn: Drawn, part: slice | Tensor) -> Batch:
         """The batch of the positions ``part`` in an epoch's order, of what was drawn for it and is on the device.
 
-        With positions in a tensor nothing depends on the host, so that a CUDA graph can hold it.
+        With positions in a tensor nothing depends on the host, so that a CUDA graph can hold it. The split must be on
+        the device (`placement`).
         """
+        assert self._pixels_PHWC is not None
         picked_B = drawn.order_P[part]
-        second_BCHW = None if drawn.second is None else self._view(picked_B, drawn.second, part)
-        return Batch(self._view(picked_B, drawn.draws, part), self._labels_P[picked_B], second_BCHW)
+        return self._batch(self._pixels_PHWC, picked_B, self._labels_P[picked_B], drawn, part)
 
-    def _view(self, picked_B: Tensor, draws: Draws, part: slice | Tensor) -> Tensor:
-        return self._normalised(self._augmented(picked_B, draws.each(lambda drawn_P: drawn_P[part])))
+    def _batch(self, pixels_PHWC: Tensor, picked_B: Tensor, y_B: Tensor, drawn: Drawn, part: slice | Tensor) -> Batch:
+        """Augment the images ``picked_B`` of some that are padded, with what was drawn for ``part`` of an epoch."""
+
+        def view(draws: Draws) -> Tensor:
+            return self._normalised(self._augmented(pixels_PHWC, picked_B, draws.each(lambda drawn_P: drawn_P[part])))
+
+        return Batch(view(drawn.draws), y_B, None if drawn.second is None else view(drawn.second))
+
+    def _positions(self, place: Place) -> Tensor:
+        """Which images a batch has; called by the thread that reads ahead."""
+        epoch, step = place
+        if self._augment is None:
+            order_P = torch.arange(self._labels_P.shape[0])
+        else:
+            if self._order is None or self._order[0] != epoch:
+                self._order = (epoch, self._epoch_order(epoch))
+            order_P = self._order[1]
+        return order_P[step * self.batch_size : (step + 1) * self.batch_size]
+
+    def _following(self, place: Place) -> Place:
+        epoch, step = place
+        if step + 1 < self.num_steps:
+            return epoch, step + 1
+        return (epoch, 0) if self._augment is None else (epoch + 1, 0)
+
+    def _epoch_order(self, epoch: int) -> Tensor:
+        if self.curriculum is None:
+            return epoch_order(self._seed, epoch, self._labels_P.shape[0])
+        return self.curriculum.order(self._seed, epoch)
 
     def sample(self, count: int) -> Batch:
         """``count`` images spread evenly over the split, or all where there are fewer, for a look at them.
@@ -135,7 +184,11 @@ class Feed:
         if self._augment is not None:
             raise ValueError("a feed that augments has no images as they are")
         index_B = torch.linspace(0, self.num_images - 1, min(count, self.num_images), device=self.device).long()
-        return Batch(self._normalised(self._pixels_PHWC[index_B]), self._labels_P[index_B])
+        if self._pixels_PHWC is None:
+            pixels_BHWC = self._ahead.read(index_B.cpu()).to(self.device)
+        else:
+            pixels_BHWC = self._pixels_PHWC[index_B]
+        return Batch(self._normalised(pixels_BHWC), self._labels_P[index_B])
 
     def _normalised(self, pixels_BHWC: Tensor) -> Tensor:
         x_BHWC = torch.addcmul(self._shift_WC, pixels_BHWC.float(), self._scale_WC)
@@ -154,24 +207,19 @@ class Feed:
     def drawn(self, epoch: int) -> Drawn:
         """Order and draws of ``epoch``, on the CPU; for a GPU in pinned memory, from where a copy need not wait."""
         second = self.draws(epoch, _SECOND) if self._two_views else None
-        if self.curriculum is None:
-            order_P = epoch_order(self._seed, epoch, self._labels_P.shape[0])
-        else:
-            order_P = self.curriculum.order(self._seed, epoch)
-        drawn = Drawn(order_P, self.draws(epoch), second)
+        drawn = Drawn(self._epoch_order(epoch), self.draws(epoch), second)
         return drawn.each(Tensor.pin_memory) if self.device.type == "cuda" else drawn
 
-    def _augmented(self, picked_B: Tensor, draws: Draws) -> Tensor:
+    def _augmented(self, pixels_PHWC: Tensor, picked_B: Tensor, draws: Draws) -> Tensor:
         """Crop or resized crop, flip and erase: uint8, or float32 where scaling leaves fractions (BHWC)."""
         row_H, column_W = (torch.arange(size, device=picked_B.device) for size in (self._height, self._width))
         flipped_BW = torch.where(draws.flip_P[:, None], column_W.flip(0), column_W)  # column that the crop's comes from
         if draws.side_P is None:
             rows_BH, columns_BW = draws.corner_P2[:, :1] + row_H, draws.corner_P2[:, 1:] + flipped_BW
-            pixels_BHWC = self._gather(picked_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :])
+            pixels_BHWC = _gather(pixels_PHWC, picked_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :])
         else:
-            pixels_BHWC = self._scaled(
-                picked_B, draws.corner_P2, draws.side_P, row_H.expand(len(picked_B), -1), flipped_BW
-            )
+            lines_BH = row_H.expand(len(picked_B), -1)
+            pixels_BHWC = self._scaled(pixels_PHWC, picked_B, draws.corner_P2, draws.side_P, lines_BH, flipped_BW)
         if draws.erase_P4 is not None:
             top, left, height, width = draws.erase_P4[:, :, None].unbind(1)
             in_rows_BH = (row_H >= top) & (row_H < top + height)
@@ -179,26 +227,36 @@ class Feed:
             pixels_BHWC.masked_fill_((in_rows_BH[:, :, None] & in_columns_BW[:, None, :])[..., None], 0)
         return pixels_BHWC
 
-    def _gather(self, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """Pixels at the broadcast positions, one channel axis more than these: a single ``index_select``."""
-        _, height, width, num_channels = self._pixels_PHWC.shape
-        line = ((image * height + row) * width).to(self._index_dtype)
-        index = line + column.to(self._index_dtype)
-        return (
-            self._pixels_PHWC.view(-1, num_channels).index_select(0, index.flatten()).view(*index.shape, num_channels)
-        )
-
-    def _scaled(self, picked_B: Tensor, corner_B2: Tensor, side_B: Tensor, row_BH: Tensor, column_BW: Tensor) -> Tensor:
+    def _scaled(
+        self,
+        pixels_PHWC: Tensor,
+        picked_B: Tensor,
+        corner_B2: Tensor,
+        side_B: Tensor,
+        row_BH: Tensor,
+        column_BW: Tensor,
+    ) -> Tensor:
         """Squares scaled to the image's size, bilinear between the centres of pixels (``align_corners=False``)."""
         rows_B2H, below_BH = _neighbours(row_BH, side_B[:, None], self._height)
         columns_B2W, right_BW = _neighbours(column_BW, side_B[:, None], self._width)
-        corners_B22HWC = self._gather(
+        corners_B22HWC = _gather(
+            pixels_PHWC,
             picked_B[:, None, None, None, None],
             (rows_B2H + corner_B2[:, 0, None, None])[:, :, None, :, None],
             (columns_B2W + corner_B2[:, 1, None, None])[:, None, :, None, :],
         ).float()
         lines_B2HWC = torch.lerp(corners_B22HWC[:, 0], corners_B22HWC[:, 1], below_BH[:, None, :, None, None])
         return torch.lerp(lines_B2HWC[:, 0], lines_B2HWC[:, 1], right_BW[:, None, :, None])
+
+
+def _gather(pixels_PHWC: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Pixels at the broadcast positions, one channel axis more than these: a single ``index_select``."""
+    count, height, width, num_channels = pixels_PHWC.shape
+    # Half the index traffic of int64, wherever the positions fit.
+    dtype = torch.int32 if count * height * width < _INT32_END else torch.int64
+    line = ((image * height + row) * width).to(dtype)
+    index = line + column.to(dtype)
+    return pixels_PHWC.view(-1, num_channels).index_select(0, index.flatten()).view(*index.shape, num_channels)
 
 
 def _neighbours(target_BK: Tensor, side_B1: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -66,8 +66,8 @@ def hold_out(images: ImageSet, num_classes: int, args: DataArgs) -> tuple[ImageS
         UsageError: a size is larger than the data set allows.
     """
     count, has = images.num_images, f"{args.dataset} has {images.num_images} training images"
-    if args.val_size >= count:
-        raise UsageError(f"--val_size {args.val_size}: {has} and one must be left, so it must be at most {count - 1}")
+    if args.val_size > count - 2:  # the smallest batch there is
+        raise UsageError(f"--val_size {args.val_size}: {has} and two must be left, so it must be at most {count - 2}")
     rest = count - args.val_size
     if args.train_size is not None and args.train_size > rest:
         held = f", of which --val_size holds out {args.val_size}" if args.val_size else ""

@@ -8,15 +8,13 @@ must have the published md5 and the extracted file the CRC-32 that the ``.gz`` r
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
 import math
 import socket
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +22,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.base import Announce, ImageSet, Source, missing_data
+from datamodules.base import Announce, ImageSet, MissingData, Source
+from datamodules.parallel import held
 from schemas import DataArgs
 from utils import UserError
 
@@ -120,6 +119,15 @@ def read(args: DataArgs, announce: Announce) -> Source:
     return _load(args.dataset, root)
 
 
+def _missing(dataset: str, what: str, folder: Path) -> MissingData:
+    """The error for files that are not there, with the ways on; ``what`` is missing, as ``"no folder train"``."""
+    return MissingData(
+        f"data set {dataset} not found: {what} (looked in {folder.absolute()})",
+        "use --dataset digits (needs no files), give --download or put the files there, or use --dataset folder "
+        "--data_dir TREE with a tree of your own",
+    )
+
+
 def _torchvision_class(row: _Set) -> Any:
     import torchvision.datasets  # here, because it takes seconds
 
@@ -130,13 +138,13 @@ def _load(dataset: str, root: Path) -> Source:
     row = _SETS[dataset]
     for name in row.files:
         if not (root / name).exists():
-            raise missing_data(dataset, f"no {name}", root)
+            raise _missing(dataset, f"no {name}", root)
     try:
         parts = [row.read(_torchvision_class(row), root, is_train) for is_train in (True, False)]
     except FileNotFoundError as error:
-        raise missing_data(dataset, f"no {error.filename}", root) from error
+        raise _missing(dataset, f"no {error.filename}", root) from error
     except RuntimeError as error:  # torchvision's word for a checksum that differs or a file that is not there
-        raise missing_data(dataset, f"{' or '.join(row.files)} is incomplete or damaged", root) from error
+        raise _missing(dataset, f"{' or '.join(row.files)} is incomplete or damaged", root) from error
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
     except ImportError as error:
@@ -162,7 +170,7 @@ def _fetch(dataset: str, root: Path, announce: Announce) -> None:
     """
     row, timeout = _SETS[dataset], socket.getdefaulttimeout()
     try:
-        with _lock(root, announce):
+        with held(root / ".download.lock", announce, f"downloads to {root.absolute()}"):
             announce(f"Downloading {dataset} to {root.absolute()}")
             socket.setdefaulttimeout(_TIMEOUT_S)
             for arguments in row.splits:
@@ -176,16 +184,3 @@ def _fetch(dataset: str, root: Path, announce: Announce) -> None:
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)
-
-
-@contextmanager
-def _lock(root: Path, announce: Announce) -> Iterator[None]:
-    """Hold the folder's download lock; the system releases it however the process ends."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".download.lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            announce(f"Waiting for another process that downloads to {root.absolute()}")
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

@@ -33,7 +33,8 @@ def export(options: Mapping[str, Any]) -> str:
     """Write the network of a run, and return lines that say what was written and how it is loaded.
 
     Args:
-        options: what ``main.py export`` was given: ``runs``, ``file``, ``weights``, ``method``, ``model``.
+        options: what ``main.py export`` was given: ``runs``, ``file``, ``weights``, ``method``, ``model``,
+            ``data_dir``.
 
     Raises:
         UsageError: there is no such run, or the file cannot be written there.
@@ -46,6 +47,8 @@ def export(options: Mapping[str, Any]) -> str:
     typed = {name: options[name] for name in CODE_SETTINGS if options[name] is not None}
     log_to_terminal()
     args = cli.args_of_run(folder, typed, logger.warning)
+    if (place := options["data_dir"]) is not None:
+        args = cli.moved(folder, args, place)
     device = use_device("cpu", deterministic=args.optim.deterministic)
     run = load_trained(folder, args, options["weights"], device)
     network, images = run.method.backbone.eval(), run.feed(run.splits.test).batch(0, 0).x_BCHW

@@ -71,7 +71,7 @@ def build_layout(
     """
     ranks = ranks or Alone()
     stages = choose_stages(args.run, method, feed.batch(0, 0)) if stages is None else stages
-    recorders = recorders or choose_recorders(args, feed.device)[0]
+    recorders = recorders or choose_recorders(args, feed)[0]
     statistics: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
     if args.run.sync_bn and ranks.num_replicas > 1:  # a file may have it for one process, where it has no effect
         statistics = partial(SharedStatistics, ranks.mean, ranks.num_replicas)
@@ -138,26 +138,28 @@ def _checked(record: Callable[[], Layout], check: Callable[[Layout], str]) -> tu
     return layout, ""
 
 
-def obstacle(args: Args, device: torch.device) -> str:
-    """Why steps cannot be captured with these settings, or an empty string."""
-    if device.type != "cuda":
+def obstacle(args: Args, feed: Feed) -> str:
+    """Why steps with these settings and training images cannot be captured, or an empty string."""
+    if feed.device.type != "cuda":
         return "CUDA graphs need a GPU"
     if args.run.layer_parallel not in ("off", "streams"):
         return f"--layer_parallel {args.run.layer_parallel} has steps of its own"
+    if not feed.placement.is_resident:
+        return "the host gathers the training images, which do not fit the GPU"
     if args.run.num_replicas > 1:
         return "the replicas average their gradients between backward pass and update"
     return ""
 
 
-def choose_recorders(args: Args, device: torch.device) -> tuple[Recorders | None, str]:
+def choose_recorders(args: Args, feed: Feed) -> tuple[Recorders | None, str]:
     """What records the steps as ``--cuda_graph`` asks for, or None and why nothing does.
 
     Raises:
         UsageError: steps must be captured, and cannot.
     """
-    reason = "--cuda_graph off" if args.run.cuda_graph == "off" else obstacle(args, device)
+    reason = "--cuda_graph off" if args.run.cuda_graph == "off" else obstacle(args, feed)
     if reason and args.run.layer_parallel == "streams":
         raise UsageError(f"--layer_parallel streams runs CUDA graphs side by side: {reason}; give --layer_parallel off")
     if reason and args.run.cuda_graph == "on":
         raise UsageError(f"--cuda_graph on: {reason}; give --cuda_graph off or auto")
-    return (None, reason) if reason else (partial(CudaGraphs, device), "")
+    return (None, reason) if reason else (partial(CudaGraphs, feed.device), "")

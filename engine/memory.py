@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import resource
 import traceback
-from pathlib import Path
 
 import torch
 
@@ -14,7 +12,7 @@ from datamodules.feed import Feed
 from engine.devices import autocast, free_cached_memory
 from layers.saved import SavedBytes
 from methods._base import Method
-from utils import UserError, human_bytes
+from utils import UserError, free_memory_bytes, human_bytes
 
 _PROBE = 8  # images; enough that what does not grow with the batch is small beside what does
 # A backward pass needs about as much again for the gradients of what the forward pass has kept. The half is for what
@@ -51,13 +49,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free_cached_memory(device)
         return torch.cuda.mem_get_info(device)[0]
-    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    free = int(fields["MemAvailable"].split()[0]) * 1024
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY:
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        free = min(free, max(limit - used, 0))
-    return free
+    return free_memory_bytes()
 
 
 def forget(error: BaseException) -> None:

@@ -19,7 +19,7 @@ from consts import (
     metric_name,
 )
 from datamodules.base import ImageSet, Splits
-from datamodules.feed import EVALUATION_BATCH, Feed
+from datamodules.feed import Feed, evaluation_batch
 from datamodules.split import at_most
 from diagnostics.alignment import gradient_alignment
 from diagnostics.confusion import confusion_matrix
@@ -59,8 +59,9 @@ class Observers:
         if "cka" in self._chosen:
             self._cka = self._feed(held_out, CKA_IMAGES)
 
-    def _feed(self, images: ImageSet, count: int, batch_size: int = EVALUATION_BATCH) -> Feed:
-        return Feed(at_most(images, self._spec.num_classes, count), self._spec, batch_size, self._device)
+    def _feed(self, images: ImageSet, count: int, batch_size: int | None = None) -> Feed:
+        chosen, size = at_most(images, self._spec.num_classes, count), batch_size or evaluation_batch(self._spec)
+        return Feed(chosen, self._spec, size, self._device)
 
     def measure(self, method: Method) -> dict[str, float]:
         """Metrics by full name; in float32, whatever the run computes in."""

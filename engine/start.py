@@ -18,11 +18,12 @@ from engine.loading import quick_imports
 from engine.parallel import world
 from engine.run.console import log_to_terminal
 from engine.run.tensorboard_log import check_tensorboard
-from utils import UsageError
+from utils import UsageError, UserError
 
 if TYPE_CHECKING:
     from datamodules.base import Splits
     from methods._base import Method
+    from model import Backbone
     from schemas import Args
 
 
@@ -83,39 +84,60 @@ def first_line(args: Args) -> str:
 
 
 def assemble(
-    args: Args, check: Callable[[int], object] | None = None, initial: Path | None = None
+    args: Args,
+    check: Callable[[int], object] | None = None,
+    initial: Path | None = None,
+    folder: Path | None = None,
 ) -> tuple[Method, Splits]:
     """Load the data that ``args`` name, and build the network with its method.
 
-    Where only building the network shows how many blocks it has, ``check`` is called with the number; by default the
-    settings are checked against it. With ``initial``, a run folder, it begins with the weights of that run.
+    Args:
+        args: the settings.
+        check: called with the number of blocks where only building the network shows it; by default the settings are
+            checked against it.
+        initial: a run folder, with whose weights the network begins.
+        folder: of the run that the settings come from; None for a new one.
 
     Raises:
         UsageError: settings, network and data do not fit each other.
-        UserError: the data or the initial weights cannot be loaded.
+        UserError: data or initial weights are missing or damaged, or memory runs out.
     """
     import torch
     from loguru import logger
 
     import methods
     from datamodules import load_data
+    from datamodules.base import MissingData
+    from engine.memory import is_out_of_memory
     from networks import build_backbone
 
-    splits = load_data(args.data, announce=logger.info, progress=args.run.progress_bar)
-    torch.manual_seed(args.optim.seed)  # the backbone first, so that every method starts from the same weights
-    backbone = build_backbone(args.model, splits.spec, args.num_skipped_blocks)
-    if args.num_blocks is None:
-        (check or args.with_blocks)(backbone.num_blocks)
-    make = partial(methods.load(args.method.method), args.method, backbone, splits.spec)
-    if initial is None:
-        return make(), splits
+    try:
+        splits = load_data(args.data, announce=logger.info, progress=args.run.progress_bar)
+        torch.manual_seed(args.optim.seed)  # the backbone first, so that every method starts from the same weights
+        backbone = build_backbone(args.model, splits.spec, args.num_skipped_blocks)
+        if args.num_blocks is None:
+            (check or args.with_blocks)(backbone.num_blocks)
+        make = partial(methods.load(args.method.method), args.method, backbone, splits.spec)
+        return (make() if initial is None else _initialised(initial, backbone, make)), splits
+    except MissingData as error:
+        if folder is None:
+            raise
+        raise UserError(f"{error.what}; give --data_dir, where the data of {folder} are on this machine") from None
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise UserError("out of memory while data and network are loaded") from error
+        raise
+
+
+def _initialised(run: Path, backbone: Backbone, make: Callable[[], Method]) -> Method:
+    """A method that begins with the weights of another run; ``make`` builds it around the ``backbone``."""
     from engine.transfer import Initial
 
-    weights = Initial(initial)
+    weights = Initial(run)
     weights.give_to_network(backbone)
     method = make()
     weights.give_to_heads(method)
-    return method, splits
+    return method
 
 
 def run_to_resume(args: Args) -> tuple[Path | None, bool]:
@@ -152,7 +174,7 @@ def find_teacher(args: Args) -> tuple[Path, Args] | None:
     except UsageError as error:
         raise UsageError(f"{flag} {error}") from None
     cli.check_same_images(args, settings, flag=flag)
-    return path, settings
+    return path, settings.with_data_in(args.data.data_dir)
 
 
 def find_initial(args: Args) -> Path | None:
@@ -186,7 +208,7 @@ def _train_on(
     with ranks.together():
         device = use_device(ranks.device_name(args.run), deterministic=args.optim.deterministic)
         check_precision(device, args.run.precision)
-        method, splits = assemble(args, check, initial)
+        method, splits = assemble(args, check, initial, resume)
         ranking_P = None
         if teacher is not None:
             ranking_P = rank(load_trained(*teacher, "best", device), splits.train, args.data.curriculum)

@@ -19,12 +19,20 @@ def introduce(module: TrainingModule, device: torch.device, *, resuming: bool) -
     args, optim, counts = module.args, module.args.optim, count_parameters(module.method)
     method, model, dataset = args.labels().values()
     verb, where = ("Resuming", f" from step {module.step}") if resuming else ("Training", "")
+    feed = module.feeds[TRAIN]
     logger.info(
         f"{verb} {model} with {method} on {dataset}{where}: {optim.epochs} epochs, "
-        f"{module.feeds[TRAIN].num_images} images, device {device}, {args.run.precision}, {optim.optimizer_type} "
+        f"{feed.num_images} images, device {device}, {args.run.precision}, {optim.optimizer_type} "
         f"lr={optim.learning_rate:g} ({optim.lr_schedule}) bs={optim.batch_size} wd={optim.weight_decay:g} "
         f"seed={optim.seed}, {counts['num_parameters']:,} parameters + {counts['num_head_parameters']:,} in heads"
     )
+    if feed.num_left_out:
+        total = feed.num_images + feed.num_left_out
+        logger.info(
+            f"Every epoch leaves out {feed.num_left_out} of {total} images, other ones each time: no full batch"
+        )
+    if feed.placement.words:
+        logger.info(f"Training images: {feed.placement.words}")
     if (count := args.run.num_replicas) > 1:
         seen = "all of it" if args.run.sync_bn else "its share"
         logger.info(

@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from datamodules.base import ImageSet, Splits
-from datamodules.feed import EVALUATION_BATCH, Feed
+from datamodules.feed import Feed, evaluation_batch
 from engine.run import checkpoint
 from engine.run.folder import RunFolder
+from engine.run.same_data import check_same_data, moved_from, words_for_move
 from engine.start import assemble
 from methods._base import Method
 from schemas import Args
@@ -44,7 +45,7 @@ class Trained:
 
     def feed(self, images: ImageSet) -> Feed:
         """Batches of images without augmentation, on the device."""
-        return Feed(images, self.splits.spec, EVALUATION_BATCH, self.device)
+        return Feed(images, self.splits.spec, evaluation_batch(self.splits.spec), self.device)
 
     def write_table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Write the CSV file ``name`` into the run folder, atomically.
@@ -64,11 +65,14 @@ def load_trained(path: Path, args: Args, weights: str, device: torch.device) -> 
     """Load the run in the folder ``path``, with settings ``args``, from its checkpoint ``weights`` (best or last).
 
     Raises:
-        UserError: the checkpoint cannot be read.
+        UserError: the checkpoint cannot be read, or the data are missing or not those of the run.
     """
     folder = RunFolder(path)
     state = checkpoint.load(folder.checkpoints / f"{weights}.ckpt")
-    method, splits = assemble(args)
+    method, splits = assemble(args, folder=path)
+    check_same_data(folder, args.data, splits.facts)
+    if (before := moved_from(folder, args.data)) is not None:
+        logger.warning(words_for_move(folder, args.data, before))
     checkpoint.restore(method, state)
     method = method.to(device).to(memory_format=torch.channels_last)  # as in training
     return Trained(folder, method, splits, args.run.precision, device)

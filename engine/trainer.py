@@ -20,7 +20,7 @@ import reports
 from consts import DONE, FAILED, INTERRUPTED, TEST, TRAIN, VAL
 from datamodules.base import ImageSet, Splits
 from datamodules.curriculum import Curriculum
-from datamodules.feed import EVALUATION_BATCH, Feed
+from datamodules.feed import Feed, evaluation_batch
 from engine import memory, saving
 from engine.devices import choose_precision, compile_blocks, describe_precision, keep_freed_memory
 from engine.layouts import build_layout, choose_recorders
@@ -34,6 +34,7 @@ from engine.run.dashboard import Dashboard
 from engine.run.folder import RunFolder
 from engine.run.log import NoLog, RunLog
 from engine.run.provenance import environment
+from engine.run.same_data import check_same_data, moved_from, record_move, words_for_move
 from engine.run.signals import StopRequest
 from engine.run.tensorboard_log import TensorBoardLog
 from engine.run.wandb_log import WandbLog
@@ -76,7 +77,7 @@ def make_feeds(
     *,
     two_views: bool = False,
 ) -> dict[str, Feed]:
-    """The splits on the device: training augmented and shuffled, the others as they are.
+    """Batches of the splits: training augmented and shuffled, the others as they are.
 
     With a ranking of the training images the first epochs draw from its beginning (``--curriculum``).
     """
@@ -89,7 +90,9 @@ def make_feeds(
     )  # fmt: skip
     held_out: dict[str, ImageSet | None] = {VAL: splits.val, TEST: splits.test}
     others = {
-        name: Feed(images, spec, EVALUATION_BATCH, device) for name, images in held_out.items() if images is not None
+        name: Feed(images, spec, evaluation_batch(spec), device)
+        for name, images in held_out.items()
+        if images is not None
     }
     return {TRAIN: train, **others}
 
@@ -117,13 +120,16 @@ def _run(job: Job, held: contextlib.ExitStack) -> dict[str, Any]:
         held.enter_context(RunFolder(job.resume).locked())
         state = checkpoint.load_newest(RunFolder(job.resume).checkpoints, logger.warning)
     state = ranks.agree(state)
-    recorders, why_not = choose_recorders(job.args, job.device)
+    if job.resume is not None:
+        with ranks.together():
+            check_same_data(RunFolder(job.resume), job.args.data, job.splits.facts)
     if job.device.type == "cpu":
         keep_freed_memory()
     method = job.method.to(job.device).to(memory_format=torch.channels_last)
     # Not computed again for a resumed run: its teacher may be deleted by then.
     ranking_P = job.ranking_P if state is None else state.get("ranking")
     feeds = make_feeds(job.args, job.splits, job.device, ranking_P, two_views=method.two_views)
+    recorders, why_not = choose_recorders(job.args, feeds[TRAIN])
     observers = Observers(job.args, job.splits, job.device)
     args = _settle(job, state)
     stages = ranks.agree(choose_stages(args.run, method, feeds[TRAIN].batch(0, 0)) if ranks.is_leader else [])
@@ -153,7 +159,8 @@ def _open_log(job: Job, args: Args, state: dict[str, Any] | None, held: contextl
     if job.resume is None or state is None:
         folder = RunFolder.create(Path(args.run.path), args.run.name)
         arithmetic = describe_precision(job.device, args.run.precision)
-        folder.write_start(args, job.command, environment(job.device, args.optim.seed) | arithmetic)
+        surroundings = environment(job.device, args.optim.seed) | arithmetic
+        folder.write_start(args, job.command, surroundings, job.splits.facts)
         held.enter_context(folder.locked())
         step = 0
     else:
@@ -163,6 +170,9 @@ def _open_log(job: Job, args: Args, state: dict[str, Any] | None, held: contextl
         folder.forget_after(step)
         folder.begin_summary(args)
     held.enter_context(log_to_file(folder.path))
+    if job.resume is not None and (before := moved_from(folder, args.data)) is not None:
+        logger.warning(words_for_move(folder, args.data, before))
+        record_move(folder, args.data)
     job.ranks.agree(str(folder.path))
     dashboards: list[Dashboard] = [WandbLog(args, folder.path, logger.warning)]
     if args.run.tensorboard:

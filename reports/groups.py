@@ -10,7 +10,7 @@ from itertools import zip_longest
 from statistics import fmean, stdev
 from typing import Any
 
-from consts import DONE, TRIAL
+from consts import DATASETS, DONE, TRIAL
 from reports.files import finite
 from reports.runs import Run, printable
 
@@ -154,8 +154,8 @@ def differing(mappings: Sequence[Mapping[str, Any]], *, absence_counts: bool = F
 def _comparable(run: Run) -> dict[str, Any]:
     """The settings that can affect a result. The device counts by type only: CPU or GPU."""
     known = {key: run.summary[key] for key in ("method", "model", "dataset") if key in run.summary} | run.config
-    from_folder = known.get("dataset") == "folder"  # the path decides what the data are
-    hidden = BOOKKEEPING - {"data_dir"} if from_folder else BOOKKEEPING
+    is_own = (facts := DATASETS.get(str(known.get("dataset")))) is not None and facts.is_own
+    hidden = BOOKKEEPING - {"data_dir"} if is_own else BOOKKEEPING  # the path decides what the data are
     settings = {key: value for key, value in known.items() if key not in hidden}
     if "device" in settings:
         settings["device"] = str(settings["device"]).partition(":")[0]

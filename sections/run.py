@@ -23,14 +23,18 @@ class DataArgs(Section):
     dataset: Literal[tuple(DATASETS)] = setting("cifar10", "data set")  # type: ignore[valid-type]
     data_dir: str = setting(
         "data",
-        "folder of the data sets; with --dataset folder the tree itself",
+        "folder of the data sets; the tree itself with --dataset folder, the file with --dataset arrays",
         min_length=1,
         pattern=_NO_NUL,
         needs={"dataset": _ON_DISK},
     )
     download: bool = setting(False, "fetch a missing data set with torchvision", needs={"dataset": _DOWNLOADABLE})
+    image_size: int | None = setting(
+        None, "scale the shorter side of every image to this, and take the middle; for images that differ in size",
+        shown="as they are", unit="pixels", ge=1, needs={"dataset": ("folder",)},
+    )  # fmt: skip
     train_size: int | None = setting(
-        None, "use only this many training images, class-balanced", shown="all", unit="images", ge=1
+        None, "use only this many training images, class-balanced", shown="all", unit="images", ge=2
     )
     val_size: int = setting(0, "hold out this many training images to choose the best epoch", unit="images", ge=0)
     random_labels: float = setting(

@@ -47,6 +47,8 @@ def evaluate(command: cli.Command) -> None:
     typed = {name: options[name] for name in CODE_SETTINGS if options.get(name) is not None}
     warnings: list[str] = []
     settings = [cli.args_of_run(path, typed if path == paths[0] else {}, warnings.append) for path in paths]
+    if (place := options["data_dir"]) is not None:
+        settings = [cli.moved(path, args, place) for path, args in zip(paths, settings, strict=True)]
     cli.check_same_images(*settings)
 
     from loguru import logger

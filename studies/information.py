@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from consts import ACCURACY, PLOT_DIR, TEST, TRAIN, block_name
 from datamodules.base import Batch, DataSpec, ImageSet, pixels_of
-from datamodules.feed import EVALUATION_BATCH, Feed
+from datamodules.feed import Feed, evaluation_batch
 from datamodules.split import at_most
 from diagnostics.features import block_maps
 from engine.run.console import Progress
@@ -164,7 +164,7 @@ def estimate(
         advance: called after every step; there are `num_steps` of them.
     """
     feed = Feed(fit, spec, min(BATCH, fit.num_images), device, augment=_NO_AUGMENTATION, seed=_SEED)
-    held_feed = Feed(held, spec, EVALUATION_BATCH, device)
+    held_feed = Feed(held, spec, evaluation_batch(spec), device)
     probes = _build(features(held_feed.batch(0, 0)), spec)
     optimizer = torch.optim.Adam([weight for probe in probes for weight in probe.parameters()], LEARNING_RATE)
     found = []
@@ -232,7 +232,7 @@ def label_entropy(y_P: Tensor) -> float:
 
 def pixel_entropy(images: ImageSet) -> float:
     """Mean binary entropy of the pixel values in nats, in [0, ln 2]: the lower bound of R."""
-    levels_L = torch.bincount(images.images_PHWC.flatten(), minlength=256).double()  # one entropy for each grey level
+    levels_L = images.levels().sum(0).double()  # one entropy for each grey level
     values_L = torch.arange(256, dtype=torch.float64) / 255
     entropies_L = torch.special.entr(values_L) + torch.special.entr(1 - values_L)
     return float(levels_L @ entropies_L / levels_L.sum())

@@ -51,3 +51,25 @@ def test_every_command_parses(page: Path) -> None:
         is_theirs = any(word.startswith(("my/", "your/")) for word in words)
         if not is_theirs and not {"--help", "--resume", "--curriculum_teacher"} & set(words):  # end, or look for a run
             cli.parse(words)
+
+
+def test_the_page_on_own_data_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    import main
+    from datamodules import cache
+    from engine.run.folder import RunFolder
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cache, "home", lambda: tmp_path / "cache")  # the variable would move matplotlib's cache too
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    text = (ROOT / "docs" / "data.md").read_text()
+    scripts = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    commands = re.findall(r"^    python main\.py (.*)$", text, re.MULTILINE)
+    assert (len(scripts), len(commands)) == (2, 4)
+    for script in scripts:
+        exec(compile(script, "docs/data.md", "exec"), {})
+    for command in commands:
+        assert main.main([*command.split(), "--device", "cpu"]) == 0, command
+    runs = [RunFolder(path).summary() for path in (tmp_path / "experiments").iterdir()]
+    assert len(runs) == 4 and all(summary["best_test_accuracy"] > 50 for summary in runs)
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1
+    assert "x_train: pixels are rounded to 256 levels" in capsys.readouterr().out

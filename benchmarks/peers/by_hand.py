@@ -56,7 +56,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
     """Images one at a time behind torchvision's transforms, as most people load them."""
 
     def __init__(self, chosen: ImageSet, *, augment: bool) -> None:
-        self.pixels_PHWC, self.labels = chosen.images_PHWC.numpy(), chosen.labels_P.tolist()
+        self.pixels_PHWC, self.labels = chosen.images_PHWC[:].numpy(), chosen.labels_P.tolist()
         moves = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()] if augment else []
         self.transform = transforms.Compose([*moves, transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
 
@@ -162,7 +162,7 @@ class Tuned(Plain):
             block.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(self.parameters, **SGD, fused=True)
         chosen = random_images(setting.num_images)
-        x = chosen.images_PHWC.permute(0, 3, 1, 2).float() / 255
+        x = chosen.images_PHWC[:].permute(0, 3, 1, 2).float() / 255
         x = (x - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
         self.padded = F.pad(x, (PADDING,) * 4).contiguous(memory_format=torch.channels_last)
         self.labels, self.batches = chosen.labels_P, self.augmented

@@ -17,6 +17,8 @@ from consts import (
     CODE_DIR,
     COMMAND_FILE,
     CONFIG_FILE,
+    DATA_FILE,
+    DATASETS,
     DONE,
     ENVIRONMENT_FILE,
     METRICS_FILE,
@@ -65,8 +67,8 @@ class RunFolder:
             raise UserError(f"--path {parent}: cannot make a run folder there: {error.strerror}") from None
         return cls(path)
 
-    def write_start(self, args: Args, command: str, environment: Mapping[str, Any]) -> None:
-        """Write settings, command, versions, a copy of the user's own code as it was run, and a first summary."""
+    def write_start(self, args: Args, command: str, environment: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Write settings, command, versions, facts of the data, a copy of the user's own code, and a first summary."""
         import yaml
 
         with self.writing(CONFIG_FILE):
@@ -75,6 +77,8 @@ class RunFolder:
             write_text(self.path / COMMAND_FILE, command.encode(errors="backslashreplace").decode() + "\n")
         with self.writing(ENVIRONMENT_FILE):
             write_json(self.path / ENVIRONMENT_FILE, environment)
+        with self.writing(DATA_FILE):
+            write_json(self.path / DATA_FILE, data)
         for name, file in args.code().items():
             copy = self.path / CODE_DIR / name / file.name
             with self.writing(str(copy.relative_to(self.path))):
@@ -191,8 +195,13 @@ def find_unfinished(parent: Path, args: Args, *, or_done: bool = False) -> Path 
 
 
 def _told_apart(args: Args) -> dict[str, Any]:
-    """The settings that make two runs different ones; of the user's own code its content, not where it lies."""
-    return {name: value for name, value in (args.flat() | args.labels()).items() if name not in HARMLESS}
+    """The settings that make two runs different ones.
+
+    Of the user's own code that is its content, not where it lies; of the user's own data it is where they lie.
+    """
+    told = {name: value for name, value in (args.flat() | args.labels()).items() if name not in HARMLESS}
+    is_own = DATASETS[args.data.dataset].is_own
+    return told | ({"data_dir": Path(args.data.data_dir).expanduser().absolute()} if is_own else {})
 
 
 def is_done(path: Path) -> bool:

@@ -14,7 +14,7 @@ from urllib.error import URLError
 import pytest
 import torchvision.datasets as torchvision_datasets
 
-from datamodules import torchvision_sets
+from datamodules.parallel import held
 from tests.datamodules.conftest import fault, load
 
 
@@ -74,15 +74,25 @@ def test_a_second_download_waits_for_the_first(tmp_path: Path) -> None:
     entered = threading.Event()
 
     def second() -> None:
-        with torchvision_sets._lock(tmp_path, lines.append):
+        with held(tmp_path / "lock", lines.append, "downloads to a folder") as is_held:
+            assert is_held
             entered.set()
 
     thread = threading.Thread(target=second)
-    with torchvision_sets._lock(tmp_path, pytest.fail):
+    with held(tmp_path / "lock", pytest.fail, "downloads to a folder"):
         thread.start()
         assert not entered.wait(0.2)
     thread.join(10)
-    assert entered.is_set() and lines == [f"Waiting for another process that downloads to {tmp_path}"]
+    assert entered.is_set() and lines == ["Waiting for another process that downloads to a folder"]
+
+
+def test_a_file_system_without_locks_is_no_hindrance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with held(tmp_path / "lock", pytest.fail, "works") as is_held:
+        assert not is_held
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:

@@ -176,9 +176,15 @@ def test_too_large_a_batch_and_a_step_outside_the_epoch_are_refused() -> None:
 def test_long_positions_give_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     short = make_feed(CROP_FLIP).batch(0, 0).x_BCHW
     monkeypatch.setattr("datamodules.feed._INT32_END", 0)  # as for a set of more than 2^31 pixels
-    feed = make_feed(CROP_FLIP)
-    assert feed._index_dtype == torch.int64
-    assert torch.equal(feed.batch(0, 0).x_BCHW, short)
+    asked, real = [], torch.Tensor.index_select
+
+    def index_select(self: Tensor, dim: int, index: Tensor) -> Tensor:
+        asked.append(index.dtype)
+        return real(self, dim, index)
+
+    monkeypatch.setattr(torch.Tensor, "index_select", index_select)
+    assert torch.equal(make_feed(CROP_FLIP).batch(0, 0).x_BCHW, short)
+    assert asked == [torch.int64]
 
 
 def test_a_sample_spreads_over_the_split() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datamodules import folder
 from tests.datamodules.conftest import cache_files, fault, pixels, write
 
 
@@ -21,6 +22,19 @@ def test_missing_folders_are_named_with_the_ways_on(tree: Path, gone: str, what:
     message = fault("folder", tree)
     assert message.startswith(f"data set folder not found: {what} (looked in {tree})")
     assert "--dataset digits" in message and "train/CLASS/*" in message and "--data_dir TREE" in message
+    assert "--dataset folder" not in message  # which was asked for
+
+
+def test_a_file_in_place_of_the_tree(tmp_path: Path) -> None:
+    (tmp_path / "x.npz").touch()
+    assert "it is a file, which --dataset arrays may read" in fault("folder", tmp_path / "x.npz")
+
+
+def test_one_class_is_refused_before_anything_is_decoded(tree: Path) -> None:
+    for split in ("train", "test"):
+        shutil.rmtree(tree / split / "dog")
+        (tree / split / "cat" / "0.png").write_bytes(b"no image")
+    assert fault("folder", tree) == f"{tree / 'train'}: one class only, cat; a classifier needs two or more"
 
 
 def test_a_relative_folder_is_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +71,7 @@ def test_an_image_that_cannot_be_read(tree: Path, content: bytes | None) -> None
     path = tree / "train" / "dog" / "2.png"
     path.write_bytes(path.read_bytes()[:-40] if content is None else content)
     assert fault("folder", tree).startswith(f"cannot read image {path}: ")
-    assert cache_files(tree) == []
+    assert cache_files() == []
 
 
 def test_the_first_bad_image_is_the_one_that_is_named(tree: Path) -> None:
@@ -66,11 +80,27 @@ def test_the_first_bad_image_is_the_one_that_is_named(tree: Path) -> None:
     assert str(tree / "train" / "cat" / "1.png") in fault("folder", tree)
 
 
+def test_an_image_for_which_there_is_no_memory(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(folder, "_pixels", refuse)
+    assert fault("folder", tree) == f"not enough memory to decode {tree / 'train' / 'cat' / '0.png'}"
+
+
 def test_images_of_different_sizes(tree: Path) -> None:
     path = tree / "test" / "dog" / "0.png"
     write(path, pixels(0, (6, 9, 3)))
-    expected = f"{tree / 'train' / 'cat' / '0.png'} is 5x6, {path} is 9x6 pixels"
-    assert fault("folder", tree) == f"the images must have one size: {expected}"
+    expected = f"{tree / 'train' / 'cat' / '0.png'} has 5x6 and {path} 9x6 pixels"
+    assert fault("folder", tree) == (
+        f"the images differ in size: {expected}; give --image_size N to scale and crop them to NxN"
+    )
+
+
+def test_an_image_that_changes_its_size_meanwhile(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "_shape", lambda *_: (8, 4, 5, 3))
+    assert fault("folder", tree).endswith(".png was changed while the images were read; start again")
+    assert cache_files() == []
 
 
 def test_more_than_8_bits_per_channel(tree: Path) -> None:

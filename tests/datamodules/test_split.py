@@ -101,8 +101,8 @@ def test_nothing_asked_is_nothing_changed() -> None:
     [
         (301, 0, "--train_size 301", ", so it must be at most 300"),
         (291, 10, "--train_size 291", ", of which --val_size holds out 10, so it must be at most 290"),
-        (None, 300, "--val_size 300", " and one must be left, so it must be at most 299"),
-        (5, 4000, "--val_size 4000", " and one must be left, so it must be at most 299"),
+        (None, 299, "--val_size 299", " and two must be left, so it must be at most 298"),
+        (5, 4000, "--val_size 4000", " and two must be left, so it must be at most 298"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(train_size: int | None, val_size: int, flag: str, reason: str) -> None:
@@ -113,8 +113,8 @@ def test_sizes_that_do_not_fit_are_refused(train_size: int | None, val_size: int
 
 def test_the_largest_sizes_that_fit_are_taken() -> None:
     assert hold_out(numbered(), 3, sized(290, 10))[0].num_images == 290
-    train, val = hold_out(numbered(), 3, sized(None, 299))
-    assert (train.num_images, val.num_images) == (1, 299)
+    train, val = hold_out(numbered(), 3, sized(None, 298))
+    assert (train.num_images, val.num_images) == (2, 298)
 
 
 def test_shuffled_labels_move_within_the_share_and_keep_the_sizes_of_the_classes() -> None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from datamodules.base import DataSpec, ImageSet
 from datamodules.feed import Feed
+from datamodules.placement import Placement
 from engine.layouts import build_layout, choose_recorders, obstacle
 from engine.loop.eager import Eager, Worker
 from engine.loop.layout import Course, Layout
@@ -55,7 +57,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From its call on steps are recorded also on a CPU, and none is taken in another way but for the comparison."""
 
     def use() -> None:
-        monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, device: (Tape, ""))
+        monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, feed: (Tape, ""))
         no_eager_steps(monkeypatch)
 
     return use
@@ -82,12 +84,12 @@ def test_either_path_goes_on_with_the_other(run, same, monkeypatch: pytest.Monke
     run(*words)
     whole, records = run.state(), without_times(run.records())
     for first, second in ((None, Tape), (Tape, None)):
-        monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, device, way=first: (way, "off"))
+        monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, feed, way=first: (way, "off"))
         with monkeypatch.context() as patch:
             after(step, patch)
             assert run(*words) == 143
         folder = run.last
-        monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, device, way=second: (way, "off"))
+        monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, feed, way=second: (way, "off"))
         assert run.resume(str(folder), "--cuda_graph", "off") == 0
         same(whole, run.state(folder))
         assert without_times(run.records(folder)) == records
@@ -191,7 +193,7 @@ def test_a_method_that_draws_random_numbers_goes_the_eager_way(run, same, monkey
     run("--bp")
     whole = run.state()
     capsys.readouterr()
-    monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, device: (Tape, ""))
+    monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, feed: (Tape, ""))
     assert run("--bp") == 0
     said = "Steps: eager, since a step cannot be captured: its method draws from torch's own generator"
     assert said in capsys.readouterr().out
@@ -213,7 +215,7 @@ def test_a_capture_that_fails_is_named_and_changes_nothing(run, same, monkeypatc
     run("--dgl")
     whole = run.state()
     capsys.readouterr()
-    monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, device: (Refuses, ""))
+    monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, feed: (Refuses, ""))
     assert run("--dgl") == 0
     assert "eager, since a step cannot be captured: operation not permitted\n" in capsys.readouterr().out
     same(whole, run.state())
@@ -231,10 +233,10 @@ def test_a_graph_that_is_asked_for_needs_a_gpu(run, capsys) -> None:
 
 
 def test_what_the_settings_rule_out_is_known_before_a_run() -> None:
-    device = torch.device("cuda:0")
-    assert obstacle(small_args(), device) == ""
-    assert "--layer_parallel" in obstacle(small_args(method="dgl", layer_parallel="threads"), device)
-    assert choose_recorders(small_args(cuda_graph="off"), device) == (None, "--cuda_graph off")
+    feed = SimpleNamespace(device=torch.device("cuda:0"), placement=Placement(True, ""))
+    assert obstacle(small_args(), feed) == ""
+    assert "--layer_parallel" in obstacle(small_args(method="dgl", layer_parallel="threads"), feed)
+    assert choose_recorders(small_args(cuda_graph="off"), feed) == (None, "--cuda_graph off")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -259,7 +261,7 @@ def test_no_path_waits_for_a_gpu_inside_a_chunk(case: str) -> None:
     method = make_method(case).float().to(device)
     feed = make_feed("cuda:0", two_views=method.two_views)
     optimizer = build_optimizer(args.optim, method)
-    recorders, _ = choose_recorders(args, device)
+    recorders, _ = choose_recorders(args, feed)
     recorded = record(args, method, feed, optimizer, recorders())
     worker, meter = Worker(Part(method, optimizer, Rules()), Steps(args, method, feed)), Meter()
 
@@ -283,7 +285,8 @@ def test_a_method_that_waits_for_a_gpu_is_found_before_the_capture(monkeypatch: 
     monkeypatch.setattr(BackPropagation, "fill_grads", read)
     device, args = torch.device("cuda:0"), small_args()
     method = make_method("bp").float().to(device)
-    recorders, _ = choose_recorders(args, device)
+    feed = make_feed("cuda:0")
+    recorders, _ = choose_recorders(args, feed)
     with pytest.raises(Uncapturable, match="synchronizing"):
-        record(args, method, make_feed("cuda:0"), build_optimizer(args.optim, method), recorders())
+        record(args, method, feed, build_optimizer(args.optim, method), recorders())
     torch.cuda.empty_cache()  # which torch 2.11 refuses after a capture that failed

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ import engine.trainer
 import main
 import reports
 from datamodules.feed import Feed
+from datamodules.placement import Placement
 from engine import memory
 from engine.layouts import choose_recorders
 from engine.loop.steps import Steps
@@ -74,8 +76,8 @@ def in_double(folder: Path, change: Callable[[Method], object]) -> Callable[[int
     def prepare(rank: int) -> None:
         assemble, normalised, fit = engine.start.assemble, Feed._normalised, engine.trainer._fit
 
-        def assemble_in_double(args):
-            method, splits = assemble(args)
+        def assemble_in_double(args, folder=None):
+            method, splits = assemble(args, folder=folder)
             change(method)
             return method.double(), splits
 
@@ -328,7 +330,8 @@ def test_more_replicas_than_gpus_are_told_what_to_do(monkeypatch: pytest.MonkeyP
 
 
 def test_steps_are_not_recorded() -> None:
-    recorders, reason = choose_recorders(small_args(num_replicas=2), torch.device("cuda"))
+    feed = SimpleNamespace(device=torch.device("cuda"), placement=Placement(True, ""))
+    recorders, reason = choose_recorders(small_args(num_replicas=2), feed)
     assert recorders is None and "average their gradients" in reason
 
 

@@ -28,7 +28,8 @@ def test_a_run_leaves_a_complete_folder(run, method: str) -> None:
     assert folder.name.endswith("_trial")
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert names == {
-        "config.yaml", "command.txt", "environment.json", "metrics.jsonl", "summary.json", "run.log", "report.html",
+        "config.yaml", "command.txt", "data.json", "environment.json", "metrics.jsonl", "summary.json", "run.log",
+        "report.html",
         "checkpoints/last.ckpt", "checkpoints/previous.ckpt", "checkpoints/best.ckpt",
         *(f"plots/{name}.svg" for name in ("loss", "accuracy", "rate", "throughput")),
     } | {f"plots/{name}.svg" for name in ("blocks", "last") if method == "dgl"}  # fmt: skip

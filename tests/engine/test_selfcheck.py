@@ -65,7 +65,7 @@ def test_a_recording_that_is_wrong_is_not_used(run, same, monkeypatch, capsys, r
     run("--dgl")
     whole = run.state()
     capsys.readouterr()
-    monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, device: (recorder, ""))
+    monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, feed: (recorder, ""))
     assert run("--dgl", *more) == 0
     [line] = [line for line in capsys.readouterr().out.splitlines() if "Steps:" in line]
     assert "Steps: eager, since recorded steps were compared with eager ones" in line and words in line
@@ -80,7 +80,7 @@ def test_a_recording_that_is_wrong_is_not_used(run, same, monkeypatch, capsys, r
 
 def test_stages_are_compared_over_several_batches(run, capsys, monkeypatch) -> None:
     """What is drawn for the first batch is right with any recording."""
-    monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, device: (Stale, ""))
+    monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, feed: (Stale, ""))
     streams = ["--layer_parallel", "streams", "--num_stages", "2"]
     assert run("--dgl", "--dropout_prob", "0.5", *streams) == 0
     assert "tensors differ from those of eager steps" in capsys.readouterr().out

@@ -24,7 +24,7 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> None:
     def shuffled(self: Streams, steps: dict[int, int]) -> None:
         tick(self, dict(source.sample([*steps.items()], len(steps))))
 
-    monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, device: (Tape, ""))
+    monkeypatch.setattr("engine.trainer.choose_recorders", lambda args, feed: (Tape, ""))
     monkeypatch.setattr(Streams, "_tick", shuffled)
     no_eager_steps(monkeypatch)
 
@@ -50,7 +50,7 @@ def test_a_signal_lets_batches_on_their_way_through_and_any_layout_goes_on(run, 
     run(*words)
     whole, records = run.state(), without_times(run.records())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.trainer.choose_recorders", lambda args, device: (Tape, ""))
+        patch.setattr("engine.trainer.choose_recorders", lambda args, feed: (Tape, ""))
         after(step, patch)
         assert run(*words, *STREAMS, "--num_stages", "3") == 143
     folder = run.last

@@ -6,6 +6,7 @@ import hashlib
 import io
 import pickle
 import random
+import resource
 import tarfile
 import threading
 import time
@@ -16,16 +17,21 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from datamodules import cache
+from tests.datamodules.conftest import cache_home, fault, load, pixels, tree, write
 from tests.datamodules.conftest import cifar as cifar  # fixtures, under their own names
-from tests.datamodules.conftest import fault, load, tree
 from tests.datamodules.test_mnist import mnist as mnist
 from tests.faults import inject
+from tests.faults.conftest import last_state
+from tests.faults.disks import small_disk
 from tests.faults.process import CONTEXT, finish, start
+from tests.faults.test_memory import limit_memory
 
-__all__ = ["tree"]
+__all__ = ["cache_home", "tree"]
 TRIES = 25
+HOME = {"XDG_CACHE_HOME": "cache"}  # below the folder in which a run is started
 
 
 def spoil(path: Path, random_: random.Random) -> None:
@@ -67,7 +73,7 @@ def test_spoilt_files_of_svhn_are_refused(tmp_path: Path) -> None:
 
 def test_an_unreadable_image_ends_the_command_before_training(tree: Path) -> None:
     (tree / "train" / "dog" / "2.png").write_bytes(b"no image")
-    run = finish(["--dataset", "folder", "--data_dir", str(tree), "--device", "cpu"], tree)
+    run = finish(["--dataset", "folder", "--data_dir", str(tree), "--device", "cpu"], tree, env=HOME)
     [line] = run.errors()
     assert run.exit_code() == 1
     assert line.startswith(f"main.py: error: cannot read image {tree / 'train' / 'dog' / '2.png'}: ")
@@ -80,7 +86,7 @@ def test_kill_9_leaves_a_whole_cache_or_none(tmp_path: Path) -> None:
     interrupted = 0
     for attempt in range(20):
         (tmp_path / str(attempt)).mkdir()
-        path = tmp_path / str(attempt) / "cache.npz"
+        path = tmp_path / str(attempt) / f"{attempt:064d}.npy"
         process = CONTEXT.Process(target=inject.fill_cache_for_ever, args=(path,))
         process.start()
         while not (path.parent / "saved").exists():
@@ -89,9 +95,86 @@ def test_kill_9_leaves_a_whole_cache_or_none(tmp_path: Path) -> None:
         process.kill()
         process.join()
         interrupted += any(path.parent.glob(".*.tmp"))
-        found = cache.load(path, 40, 4)
-        assert found is not None and (found[0] == 7).all() and (found[1] == 7).all()
+        found = cache.load(path, 44)
+        assert found is not None and (found[:] == 7).all()
+        cache.forget_others(path)
+        assert not any(path.parent.glob(".*.tmp"))
     assert interrupted > 3  # else the moments were not where they matter
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[str]:
+    """The command that trains on a tree of images of mixed sizes, which take 8 MB as 96x96 pixels."""
+    for label, name in enumerate(("cat", "dog")):
+        for number in range(140):
+            write(tmp_path / "tree" / "train" / name / f"{number}.png", pixels(number, (8 + number % 9, 12 - label, 3)))
+        for number in range(4):
+            write(tmp_path / "tree" / "test" / name / f"{number}.png", pixels(number, (9, 9, 3)))
+    words = "--dataset folder --data_dir tree --image_size 96 --epochs 1 --batch_size 100 --model VGGs --device cpu "
+    return (words + "--mlp_hidden_dim 16 --precision fp32 --wandb disabled").split()
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def test_kill_9_while_images_are_decoded_leaves_no_rubbish_for_long(pictures: list[str], tmp_path: Path) -> None:
+    killed = finish(pictures, tmp_path, partial(inject.kill_while_decoding, 100), HOME)
+    assert killed.exit_code() == -9
+    [left, lock] = files(tmp_path / "cache")
+    assert left.endswith(".tmp") and lock == "lock"
+    again = finish(pictures, tmp_path, env=HOME)
+    assert (again.exit_code(), again.errors()) == (0, [])
+    [cached, lock] = files(tmp_path / "cache")
+    assert cached.endswith(".npy") and lock == "lock"
+    assert again.warnings("Every epoch leaves out 80 of 280 images, other ones each time: no full batch") == 1
+
+
+def test_a_disk_without_room_for_the_cache_costs_one_line(pictures: list[str], tmp_path: Path) -> None:
+    with small_disk(tmp_path / "cache", 2**20):
+        run = finish(pictures, tmp_path, env=HOME)
+        assert (run.exit_code(), run.errors()) == (0, [])
+        assert files(tmp_path / "cache") == ["lock"]
+    assert run.warnings("No image cache in ") == run.warnings("(No space left on device): the images are decoded") == 1
+    assert finish(pictures, tmp_path, env=HOME).exit_code() == 0
+    assert same_state(*(tmp_path / "experiments").iterdir())
+
+
+def test_a_file_size_limit_costs_one_line(pictures: list[str], tmp_path: Path) -> None:
+    limit = 5 * 2**20
+    run = finish(pictures, tmp_path, partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit)), HOME)
+    assert (run.exit_code(), run.errors()) == (0, [])
+    assert run.warnings("(File too large): the images are decoded anew in every run") == 1
+
+
+def same_state(*folders: Path) -> bool:
+    one, two = (last_state(folder)["method"] for folder in folders)
+    return all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.faults
+def test_two_processes_decode_one_tree_once(pictures: list[str], tmp_path: Path) -> None:
+    runs = [start(pictures, tmp_path, env=HOME) for _ in range(2)]
+    assert [(run.exit_code(), run.errors()) for run in runs] == [(0, []), (0, [])]
+    assert len(files(tmp_path / "cache")) == 2
+    assert sum(run.warnings("Waiting for another process that decodes the images of tree") for run in runs) <= 1
+    assert same_state(*(tmp_path / "experiments").iterdir())
+
+
+@pytest.mark.faults
+def test_a_set_larger_than_the_memory_of_the_process_is_trained(tmp_path: Path) -> None:
+    """With the bits of a run that has memory. 1,500 images of 384x384 pixels are 633 MiB."""
+    for label, name in enumerate(("cat", "dog")):
+        for number in range(750):
+            path = tmp_path / "tree" / "train" / name / f"{number}.png"
+            write(path, np.full((8 + number % 9, 12 - label, 3), (number, 90 * label, 7), np.uint8))
+        write(tmp_path / "tree" / "test" / name / "0.png", pixels(label, (9, 9, 3)))
+    words = "--dataset folder --data_dir tree --image_size 384 --epochs 1 --batch_size 4 --model VGGs --device cpu "
+    words += "--train_size 200 --mlp_hidden_dim 16 --precision fp32 --wandb disabled --normalization unit_gaussian"
+    run = finish(words.split(), tmp_path, partial(limit_memory, 550 * 2**20), HOME)
+    assert (run.exit_code(), run.errors()) == (0, [])
+    assert finish(words.split(), tmp_path, env=HOME).exit_code() == 0
+    assert same_state(*(tmp_path / "experiments").iterdir())
 
 
 REQUESTS = 2  # of one download: torchvision first asks where the address leads, and drops that answer

@@ -37,7 +37,7 @@ NETWORK = Architecture((16, "M", 4, 6, "M", 4, 5), mlp_hidden_dim=7)  # five blo
 STEPS = (0, 1, 12, 13)  # of twenty: rates and phases differ between the first and the last
 BASE = ("--model=VGGs", "--batch_size=12", "--epochs=10", "--precision=fp32", "--learning_rate=0.1", "--device=cpu")
 # What decides which images there are, or how they are scaled, before a rule sees any: tests/datamodules.
-LOADED = {"dataset", "data_dir", "download", "train_size", "val_size", "random_labels", "normalization"}
+LOADED = {"dataset", "data_dir", "download", "image_size", "train_size", "val_size", "random_labels", "normalization"}
 LOADED |= {name for name in DataArgs.model_fields if name.startswith("curriculum")}
 # Fixed by this test; determinism is about a GPU's kernels. Other networks: tests/networks; another run: tests/engine.
 FIXED = {"method", "model", "stem", "init_from", "batch_size", "epochs", "deterministic"}

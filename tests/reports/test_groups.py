@@ -98,9 +98,10 @@ def test_a_cpu_is_not_pooled_with_a_gpu(make_run: MakeRun) -> None:
     assert set(groups_of(root)) == {"dgl device=cpu", "dgl device=cuda"}
 
 
-def test_with_a_folder_as_data_set_the_path_is_the_data(study: Path) -> None:
+@pytest.mark.parametrize("own", ["folder", "arrays"])
+def test_with_data_of_the_users_own_the_path_is_the_data(study: Path, own: str) -> None:
     for config in study.glob("*/config.yaml"):
-        config.write_text(config.read_text().replace("dataset: digits", "dataset: folder"))
+        config.write_text(config.read_text().replace("dataset: digits", f"dataset: {own}"))
     assert set(groups_of(study)) == {"bp data_dir=data2", "dgl data_dir=data0", "dgl data_dir=data1"}
 
 

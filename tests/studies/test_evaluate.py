@@ -25,7 +25,7 @@ def evaluate(run, *words: str) -> int:
 
 def test_every_study_has_a_flag() -> None:
     flags = {action.dest for action in evaluate_parser()._actions}
-    assert set(studies.names()) == flags - {"help", "runs", "weights", "device", "method", "model"}
+    assert set(studies.names()) == flags - {"help", "runs", "weights", "device", "method", "model", "data_dir"}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
