@@ -80,6 +80,7 @@ def test_no_image_gets_into_the_program(run, tmp_path: Path) -> None:
         (["RUN", "a.onnx"], 2, "a.onnx: the name must end in .pt2; the weights are written beside it, to a.pt"),
         (["RUN", "none/a.pt2"], 2, "none/a.pt2: there is no folder none; the weights are written beside it"),
         (["RUN", "a.pt2", "--model", "x.py:y"], 2, "was trained with VGGs; leave it out"),
+        (["RUN", "a.pt2", "--data_dir", "x"], 2, "was trained on digits, which comes with the code; leave it out"),
         (["RUN", "folder.pt2"], 1, "cannot write folder.pt2: Is a directory"),
         (["RUN", "a.pt2", "--weights", "last"], 1, "there is no checkpoint"),
     ],
