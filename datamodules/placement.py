@@ -33,7 +33,7 @@ def place(images: ImageSet, device: torch.device, num_bytes: int) -> Placement:
     memory stay there; those in a file are left to the system's page cache.
     """
     pixels, size = images.images_PHWC, human_bytes(images.num_bytes)
-    if device.type == "cpu":
+    if device.type != "cuda":
         if not isinstance(pixels, Stored):
             return Placement(True, "")
         return Placement(False, f"{size} in {pixels.path}, read a batch ahead")

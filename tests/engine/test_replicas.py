@@ -76,8 +76,8 @@ def in_double(folder: Path, change: Callable[[Method], object]) -> Callable[[int
     def prepare(rank: int) -> None:
         assemble, normalised, fit = engine.start.assemble, Feed._normalised, engine.trainer._fit
 
-        def assemble_in_double(args, folder=None):
-            method, splits = assemble(args, folder=folder)
+        def assemble_in_double(*args, **kwargs):
+            method, splits = assemble(*args, **kwargs)
             change(method)
             return method.double(), splits
 
