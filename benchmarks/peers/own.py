@@ -20,8 +20,9 @@ class Own:
         keep_freed_memory()
         method = build_method(args, spec=spec)
         self.feed = make_feed(args, images, spec=spec, two_views=method.two_views)
-        precision, _ = choose_precision(self.feed.device)
-        args = args.model_copy(update={"run": args.run.model_copy(update={"precision": precision})})
+        if args.run.precision == "auto":
+            precision, _ = choose_precision(self.feed.device)
+            args = args.model_copy(update={"run": args.run.model_copy(update={"precision": precision})})
         self._run = Run(args, self.feed, method)
         self._taken = 0
 

@@ -66,3 +66,8 @@ def test_the_other_hands_have_torchs_own_layers() -> None:
     kinds = {type(layer) for part in (*blocks, *heads) for layer in part.modules()}
     assert {nn.Conv2d, nn.AvgPool2d} <= kinds
     assert not {Conv2d, AvgPool2d} & kinds
+
+
+@pytest.mark.parametrize(("name", "found"), [("dgl:precision=fp32", {"fp32"}), ("bp", {"fp32", "bf16"})])
+def test_a_precision_that_was_asked_for_is_that_of_the_peer(name: str, found: set[str]) -> None:
+    assert peers.load(name, SETTING)._run.args.run.precision in found
