@@ -57,7 +57,8 @@ def _faults(*words: str, **environment: str) -> int:
 def test_freed_memory_is_used_again_without_a_page_fault() -> None:
     usual = _faults("do not")
     assert usual >= 4 * 2**26 / 2**21  # pages may be huge
-    assert _faults("keep") < usual / 5
+    # A system that is short of memory may take kept pages away.
+    assert any(_faults("keep") < usual / 5 for _ in range(3))
 
 
 def test_what_the_user_set_up_is_left_alone() -> None:
