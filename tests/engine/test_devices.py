@@ -37,11 +37,12 @@ if sys.argv[1] == "keep":
 def fill():
     for _ in range(4):
         torch.ones(2**24)
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    fill()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 fill()
-fill()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-fill()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(faults() for _ in range(4)))  # the heap may grow for a few rounds, until it has a place for all
 """
 
 
@@ -57,8 +58,7 @@ def _faults(*words: str, **environment: str) -> int:
 def test_freed_memory_is_used_again_without_a_page_fault() -> None:
     usual = _faults("do not")
     assert usual >= 4 * 2**26 / 2**21  # pages may be huge
-    # A system that is short of memory may take kept pages away.
-    assert any(_faults("keep") < usual / 5 for _ in range(3))
+    assert _faults("keep") < usual / 5
 
 
 def test_what_the_user_set_up_is_left_alone() -> None:
