@@ -155,7 +155,7 @@ class Batch(NamedTuple):
     share: tuple[int, int] = (0, 1)
 
     def rows_of_step(self, draw: Callable[[int], Tensor]) -> Tensor:
-        """What ``draw`` gives for so many images, for the labelled ones here: it is asked for those of all replicas."""
+        """This replica's rows of what ``draw(count)`` gives for the ``count`` labelled images of the whole step."""
         count, (place, parts) = len(self.y_B), self.share
         return draw(count * parts)[place * count : (place + 1) * count]
 

@@ -61,7 +61,7 @@ class SharedStatistics(TorchFunctionMode):
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> Tensor:
-        """As torch's, with its arguments, on (B, C, ...); in float32 or wider inside."""
+        """Batch normalisation of (B, C, ...) with the arguments of torch's function; inside in float32 or wider."""
         if not training:
             return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
         wide = input.float() if input.dtype.itemsize < 4 else input
