@@ -109,6 +109,7 @@ def main(argv: Sequence[str]) -> int:
 
             command = cli.parse(argv)
             HANDLERS[command.verb](command)
+            sys.stdout.flush()  # here a reader that is gone is noticed, not when Python ends
     except UserError as error:
         if is_leader() and not error.is_told:
             print(f"{PROGRAM}: error: {printable(error)}", file=sys.stderr)

@@ -428,3 +428,14 @@ def test_resume_refuses_a_flag_that_would_change_the_run(tmp_path: Path) -> None
     for words in (["--epochs", "6"], ["--learning_rate", "0.1"], ["--bp"], ["--no_nesterov"]):
         with pytest.raises(UsageError, match="another value would change it"):
             cli.parse(["--resume", str(tmp_path), *words])
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_reader_that_is_gone_is_no_traceback(buffered: bool) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, *([] if buffered else ["-u"]), str(ROOT / "main.py"), "--print_config"]
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| head` does once it has read enough
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
