@@ -81,3 +81,13 @@ class Grid:
     def errors(self) -> list[str]:
         """What they wrote to stderr, by rank."""
         return [path.read_text() for path in self._outputs]
+
+
+def assert_refused(run, grid, words: list[str], count: int, code: int, message: str) -> None:
+    """``count`` processes with these words end with one line, of the leader, and leave nothing behind."""
+    started = grid(*words, count=count)
+    codes = started.wait()
+    assert codes[0] == code and None not in codes and 0 not in codes
+    assert message in started.errors[0] and started.errors[0].count("\n") == 1
+    assert not "".join(started.errors[1:])
+    assert not run.folders

@@ -11,7 +11,7 @@ import torch
 
 from engine.module import TrainingModule
 from tests.engine.conftest import SMALL
-from tests.engine.grid import Grid
+from tests.engine.grid import Grid, assert_refused
 from tests.engine.test_run import without_times
 from tests.engine.test_threads import HARD, METHODS, WAYS
 
@@ -179,12 +179,7 @@ def test_a_loss_that_is_not_finite_ends_all_with_one_line(run, grid) -> None:
     ],
 )
 def test_what_cannot_be_is_one_line(run, grid, words: list[str], count: int, code: int, message: str) -> None:
-    both = grid(*words, count=count)
-    codes = both.wait()
-    assert codes[0] == code and None not in codes and 0 not in codes
-    assert message in both.errors[0] and both.errors[0].count("\n") == 1
-    assert not "".join(both.errors[1:])
-    assert not run.folders
+    assert_refused(run, grid, words, count, code, message)
 
 
 def test_a_port_in_use_is_one_line(run, grid) -> None:

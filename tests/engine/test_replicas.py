@@ -27,6 +27,7 @@ from engine.parallel.ranks import Ranks
 from methods._base import Method
 from schemas import RunArgs
 from tests.conftest import make_method
+from tests.engine.grid import assert_refused
 from tests.engine.test_graph import make_feed, small_args
 from tests.engine.test_processes import averaged_by_hand, kill_at, stop_after
 from tests.engine.test_processes import grid as grid
@@ -269,12 +270,7 @@ def test_a_loss_that_is_not_finite_ends_both_with_one_line(run, grid) -> None:
     ],
 )
 def test_what_cannot_be_is_one_line(run, grid, words: list[str], count: int, code: int, message: str) -> None:
-    both = grid(*words, count=count)
-    codes = both.wait()
-    assert codes[0] == code and None not in codes and 0 not in codes
-    assert message in both.errors[0] and both.errors[0].count("\n") == 1
-    assert not "".join(both.errors[1:])
-    assert not run.folders
+    assert_refused(run, grid, words, count, code, message)
 
 
 @pytest.mark.parametrize(
