@@ -196,7 +196,7 @@ def _place(text: str) -> str:
 
 
 def _device(text: str) -> str:
-    if not re.match(DEVICE, text):
+    if not re.fullmatch(DEVICE, text):
         raise argparse.ArgumentTypeError(f"{text!r}: allowed is auto, cpu, cuda:0, ...")
     return text
 

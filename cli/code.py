@@ -129,7 +129,7 @@ def _remembered() -> set[str]:
 
 
 def _remember(digest: str) -> None:
-    """Remember that the user named this file.
+    """Add a file's SHA-256 to those that the user allows to run.
 
     Where the list cannot be written, the file must be named again beside every run that has it.
     """

@@ -123,7 +123,10 @@ class Source(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """A data set, read. ``val`` is None unless ``--val_size`` holds images out; ``facts`` are its source's."""
+    """The images of a data set by split.
+
+    ``val`` is None unless ``--val_size`` holds images out; ``facts`` are those of `Source.facts`.
+    """
 
     train: ImageSet
     val: ImageSet | None

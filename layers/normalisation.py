@@ -74,8 +74,6 @@ class SharedStatistics(TorchFunctionMode):
             running_var.lerp_(var_C.detach() * (count / (count - 1)), momentum)
         scale_C = (var_C + eps).rsqrt() * (1 if weight is None else weight)
         shift_C = (0 if bias is None else bias) - mean_C * scale_C
-        shape = (
-            -1,
-            *(1,) * (input.dim() - 2),
-        )  # only the input is kept for the backward pass, beside vectors of C values
+        shape = (-1, *(1,) * (input.dim() - 2))
+        # Only the input is kept for the backward pass, beside vectors of C values.
         return torch.addcmul(shift_C.view(shape), wide, scale_C.view(shape)).to(input.dtype)

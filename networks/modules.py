@@ -95,7 +95,7 @@ def _check_weights(blocks: Sequence[nn.Module], classifier: nn.Module, what: str
 
 
 def _run(module: nn.Module, x_BCHW: Tensor, where: str, path: Path) -> object:
-    """The output of a copy on the meta device; gives the module's own ``nn.Dropout`` layers keys."""
+    """Run a copy of a module on the meta device; return its output, and make the module's dropout reproducible."""
     calls: Counter[str] = Counter()
     with own_code(path, f"{where} on maps of {_described(x_BCHW[0])}"):
         twin = copy.deepcopy(module).to("meta").train()

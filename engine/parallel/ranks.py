@@ -30,7 +30,7 @@ class PeerGone(UserError):
 
 
 class Ranks(Alone):
-    """This process as one of a grid: stages one after the other (or the whole network), and replicas of each.
+    """The place of this process among those of a run: which stage of the network it trains, and which replica of it.
 
     Attributes:
         stage, replica: its place in the grid.

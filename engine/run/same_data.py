@@ -10,6 +10,7 @@ from typing import Any
 from consts import CONFIG_FILE, DATA_FILE, TEST, TRAIN
 from engine.run.folder import RunFolder
 from schemas import DataArgs
+from sections.yaml_file import read_yaml
 from utils import UsageError, UserError, read_json, write_text
 
 
@@ -64,14 +65,12 @@ def record_move(folder: RunFolder, data: DataArgs) -> None:
 
 
 def _settings(folder: RunFolder) -> dict[str, Any]:
-    import yaml
-
-    content: dict[str, Any] = yaml.safe_load((folder.path / CONFIG_FILE).read_text(encoding="utf-8"))
+    content: dict[str, Any] = read_yaml(folder.path / CONFIG_FILE)
     return content
 
 
 def _place_in(content: dict[str, Any]) -> dict[str, Any]:
-    """Where the path stands: under ``data``, as runs write it, or beside all others."""
+    """The mapping that holds ``data_dir``: the section ``data``, or the whole content where settings are flat."""
     section = content.get("data")
     return section if isinstance(section, dict) and "data_dir" in section else content
 
