@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from consts import CODE_SETTINGS, NETWORKS, digest_name
 from sections import combine
-from sections.fields import Section, build, fields_of
+from sections.fields import Section, build, fields_of, with_default
 from sections.files import sha256, source_of
 from sections.model import ModelArgs
 from sections.modules import Modules, Overlap
@@ -259,8 +259,17 @@ def sections_for(method: str) -> dict[str, type[Section]]:
 
 @cache
 def settings_of(method: str) -> dict[str, FieldInfo]:
-    """Every setting of a run with ``method``, by the name of its flag."""
-    return {name: field for section in sections_for(method).values() for name, field in fields_of(section).items()}
+    """Every setting of a run with ``method``, by the name of its flag, with the rule's recipe for defaults."""
+    sections = sections_for(method)
+    fields = {name: field for section in sections.values() for name, field in fields_of(section).items()}
+    return fields | {name: with_default(fields[name], value) for name, value in recipe_of(method).items()}
+
+
+def recipe_of(method: str) -> Mapping[str, Any]:
+    """The optimisation with which ``method`` is trained where the user does not say otherwise."""
+    section = sections_for(method)["method"]
+    assert issubclass(section, MethodArgs)
+    return section.RECIPE
 
 
 def build_args(values: Mapping[str, Any]) -> Args:
@@ -274,4 +283,5 @@ def build_args(values: Mapping[str, Any]) -> Args:
         KeyError: the method does not exist, or its file was not run (`sections.files.load_file`).
     """
     method = str(values.get("method", DEFAULT_METHOD))
+    values = {**recipe_of(method), **values}
     return Args(**{name: build(section, values) for name, section in sections_for(method).items()})

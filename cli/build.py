@@ -17,8 +17,8 @@ from pydantic.fields import FieldInfo
 
 from cli.messages import choices, is_boolean, is_list, range_text
 from consts import CODE_SETTINGS, DEVICE, PROGRAM, VERBS
-from schemas import SECTIONS, MethodArgs, Rules
-from sections.fields import Composite, Section, extra, fields_of, own_fields
+from schemas import DEFAULT_METHOD, SECTIONS, MethodArgs, Rules, settings_of
+from sections.fields import Composite, Section, extra, fields_of, own_fields, with_default
 from utils import EXIT_USAGE, UsageError, code_file, did_you_mean, printable
 
 STUDY_SWITCHES = {  # studies that are switched on or off: files of studies/, and their help
@@ -80,6 +80,14 @@ def add_setting(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> 
     metavar = f"{{{words}}}" if 0 < len(words) < 60 else name.rpartition("_")[2].upper()
     nargs = "+" if is_list(field) else None
     group.add_argument(f"--{name}", dest=name, nargs=nargs, metavar=metavar, default=argparse.SUPPRESS, help=help_text)
+
+
+def shown_setting(name: str, rules: Rules, method: str | None) -> FieldInfo:
+    """A setting of every rule as the help shows it: with the default of ``method``, or a word where rules differ."""
+    field = settings_of(method or DEFAULT_METHOD)[name]
+    if method is None and len({settings_of(rule)[name].default for rule in rules}) > 1:
+        return with_default(field, field.default, f"{_shown(field.default)}, or the rule's own")
+    return field
 
 
 def _title(section: type[Section]) -> str:
@@ -148,8 +156,8 @@ def train_parser(rules: Rules, method: str | None = None, *, part: str | None = 
                 _add_methods(parser, rules, method)
                 continue
             group = parser.add_argument_group(_title(section))
-            for name, field in own_fields(section).items():
-                add_setting(group, name, field)
+            for name in own_fields(section):
+                add_setting(group, name, shown_setting(name, rules, method))
     except argparse.ArgumentError as error:
         own = ", ".join(name for name in rules if code_file(name))
         raise UsageError(f"--method {own}: {error.argument_name} is a flag of every run; rename the setting") from None
@@ -178,14 +186,24 @@ def report_parser() -> Parser:
     parser = Parser(
         prog=f"{PROGRAM} report", description="Compare runs: a table here; figures, a page and a CSV in a folder."
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, folders that hold some, or a runs.csv")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or folders and tables that hold some")
     parser.add_argument("--out", metavar="FOLDER", help="where to write [default report]")
+    parser.add_argument(
+        "--record", type=_table, metavar="FILE.csv",
+        help="write no report: add a line for every finished run to this table, which a study keeps",
+    )  # fmt: skip
     return parser
 
 
 def _own_file(text: str) -> str:
     if code_file(text) is None:
         raise argparse.ArgumentTypeError(f"{text!r}: allowed is the path of a file that ends in .py")
+    return text
+
+
+def _table(text: str) -> str:
+    if not text.endswith(".csv") or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed is the path of a file that ends in .csv")
     return text
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from cli.build import SPELLINGS, Parser, add_setting, train_parser
+from cli.build import SPELLINGS, Parser, add_setting, shown_setting, train_parser
 from consts import NAME, PROGRAM, VERBS
-from schemas import DEFAULT_METHOD, SECTIONS, Rules, settings_of
+from schemas import SECTIONS, Rules
 from utils import UsageError, code_file, did_you_mean
 
 ALL = "all"
@@ -44,11 +44,10 @@ def short_help(rules: Rules) -> str:
         f"All flags: --help {ALL}; of a part: --help {'|'.join(SECTIONS)}; of a rule: --dgl --help.\n"
         f"{SPELLINGS}",
     )
-    fields = settings_of(DEFAULT_METHOD)
     for title, shown in ESSENTIAL.items():
         group = parser.add_argument_group(title)
         for name in shown:
-            add_setting(group, name, fields[name])
+            add_setting(group, name, shown_setting(name, rules, None))
     group.add_argument("--config", metavar="FILE.yaml", help="take settings from a file")
     return parser.format_help()
 

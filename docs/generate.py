@@ -54,7 +54,10 @@ OPTIONS: dict[str, tuple[str, list[type[Section]]]] = {
 }
 
 
-def section(title: str, file: str, settings: Mapping[str, FieldInfo]) -> str:
+EMPTY: Mapping[str, object] = {}
+
+
+def section(title: str, file: str, settings: Mapping[str, FieldInfo], recipe: Mapping[str, object] = EMPTY) -> str:
     """One method or option: the docstring of its file with the headings as bold words, and a row for each setting."""
     tree = ast.parse((ROOT / f"{file}.py").read_text(encoding="utf-8"))
     subtitle, *body = (ast.get_docstring(tree) or "").split("\n")
@@ -68,6 +71,9 @@ def section(title: str, file: str, settings: Mapping[str, FieldInfo]) -> str:
     ]
     if rows:
         lines += ["", "| flag | meaning | allowed | default |", "|---|---|---|---|", *rows]
+    if recipe:
+        words = " ".join(f"--{name} {value}" for name, value in recipe.items())
+        lines += ["", f"**Recipe**, the defaults of this rule where others stand for all: `{words}`"]
     return "\n".join(lines)
 
 
@@ -119,7 +125,7 @@ def own(settings: type[Section]) -> dict[str, FieldInfo]:
 def parts() -> Iterator[str]:
     """The sections of the page: rules, options, tasks."""
     for name, rule in method_sections().items():
-        yield section(name, f"methods/{name}", own(rule))
+        yield section(name, f"methods/{name}", own(rule), rule.RECIPE)
     for title, (file, groups) in OPTIONS.items():
         yield section(title, file, {name: field for group in groups for name, field in own_fields(group).items()})
     for name, task in TASKS.items():

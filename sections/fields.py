@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
+from copy import copy
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar, get_args
 
 from pydantic import (
@@ -116,6 +117,14 @@ def setting(
 def again(section: type[BaseModel], name: str, default: Any, **changes: Any) -> Any:
     """The setting ``name`` of ``section`` with another default, and further ``changes``: see `setting`."""
     return setting(default, **extra(section.model_fields[name], "made") | changes)
+
+
+def with_default(field: FieldInfo, default: Any, shown: str = "") -> FieldInfo:
+    """The same setting with another default, and words for it in the help."""
+    changed = copy(field)
+    changed.default = default
+    changed.json_schema_extra = {**(field.json_schema_extra or {}), "shown": shown}  # type: ignore[dict-item]
+    return changed
 
 
 def extra(field: FieldInfo, key: str) -> Any:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from pydantic import model_validator
 
 from sections.fields import Composite, Other, setting
+from sections.run import OptimArgs
 from sections.task import Tasks
 
 DEFAULT_METHOD = "bp"
+
+
+def recipe(**settings: Any) -> Mapping[str, Any]:
+    """A rule's own defaults for settings of `OptimArgs`, as ``recipe(learning_rate=0.02)``.
+
+    Raises:
+        pydantic.ValidationError: there is no such setting, or its value is not allowed.
+    """
+    OptimArgs(**settings)
+    return MappingProxyType(settings)
 
 
 class MethodArgs(Composite):
@@ -19,10 +32,13 @@ class MethodArgs(Composite):
     lists the option groups that the rule takes and adds only what is its own.
 
     Attributes:
+        RECIPE: how the rule is trained where the user does not say otherwise (`recipe`). Defaults of heads and of the
+            rule's own settings stand where these are declared.
         BLOCKS_ALONE: whether a block learns from itself and the blocks below, so that stages can be trained at the same
             time; a setting that breaks it ``excludes`` ``--layer_parallel``.
     """
 
+    RECIPE: ClassVar[Mapping[str, Any]] = recipe()
     BLOCKS_ALONE: ClassVar[bool] = False
 
     method: str = setting(
