@@ -37,7 +37,8 @@ def report(command: cli.Command) -> None:
     import reports
 
     out = command.options["out"]
-    print(reports.report([Path(run) for run in command.options["runs"]], Path(out) if out else None))
+    runs, table = [Path(run) for run in command.options["runs"]], command.options["record"]
+    print(reports.record(runs, Path(table)) if table else reports.report(runs, Path(out) if out else None))
 
 
 def evaluate(command: cli.Command) -> None:

@@ -79,6 +79,8 @@ def _summarise(module: TrainingModule, status: str) -> dict[str, Any]:
         "images_per_second": round(module.step * module.args.optim.batch_size / max(module.train_s, 1e-9), 1),
         "peak_memory_bytes": module.peak_bytes,
         "peak_reserved_bytes": module.reserved_bytes or None,
+        "isolation": module.method.traits.isolation,
+        "blocks_alone": module.args.method.BLOCKS_ALONE,
         **count_parameters(module.method),
     }
 

@@ -43,6 +43,11 @@ COLUMNS = (
 )  # fmt: skip
 
 
+def plain(value: float | None) -> float | int | None:
+    """A number for a table that programs read: whole ones without a decimal point."""
+    return int(value) if value is not None and value.is_integer() else value
+
+
 def status(run: Run) -> str:
     """The status in the summary, or ``unknown``."""
     return run.text("status") or "unknown"

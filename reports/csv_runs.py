@@ -1,19 +1,22 @@
-"""Read runs from a table written by `reports.table.write_csv`, for comparisons without the run folders."""
+"""Read runs from a table that a report wrote (`reports.table`) or a study keeps (`reports.records`)."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
 from consts import ACCURACY, TEST, metric_name
 from reports.columns import COLUMNS
 from reports.files import MAX_BLOCKS, finite, printable
+from reports.records import BLOCKS, FACTS, MADE_BY, SETTINGS
 from reports.runs import Run
 from utils import UsageError, UserError
 
-_FACTS = {"status", "method", "model", "dataset", *(column.key for column in COLUMNS)}
+_FACTS = {"status", "method", "model", "dataset", *(column.key for column in COLUMNS), *FACTS}
+_HIDDEN = _FACTS | {"run", "group", "problems", BLOCKS, SETTINGS, *MADE_BY}
 
 
 def read_csv(path: Path) -> list[Run]:
@@ -42,12 +45,23 @@ def _run(path: Path, number: int, row: dict[str, Any]) -> Run:
     blocks = [finite(known.get(metric_name(TEST, ACCURACY, index))) for index in range(MAX_BLOCKS)]
     while blocks and blocks[-1] is None:
         blocks.pop()
-    hidden = _FACTS | {"run", "group", "problems"}
-    config = {name: value for name, value in known.items() if name not in hidden and "/" not in name}
+    blocks = blocks or [finite(_value(word)) for word in str(row.get(BLOCKS) or "").split()]
+    config = {name: value for name, value in known.items() if name not in _HIDDEN and "/" not in name}
+    config |= _settings(path, row.get(SETTINGS))
     config |= {name: known[name] for name in ("method", "model", "dataset", "seed") if name in known}
     problems = tuple(filter(None, str(row.get("problems") or "").split("; ")))
     name = printable(str(row["run"] or f"row {number + 1}"))
-    return Run(path / str(number), name, summary | {"block_test_accuracy": blocks}, config, [], [], problems)
+    return Run(path / str(number), name, summary | {BLOCKS: blocks}, config, [], [], problems)
+
+
+def _settings(path: Path, text: str | None) -> dict[str, Any]:
+    """All settings of a run, from the one cell that holds them."""
+    if not text:
+        return {}
+    with contextlib.suppress(ValueError):
+        if isinstance(settings := json.loads(text), dict):
+            return settings
+    raise UsageError(f"{printable(str(path))}: not a table of runs (a cell of its column {SETTINGS} is damaged)")
 
 
 def _value(text: str) -> Any:

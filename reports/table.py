@@ -20,6 +20,7 @@ from reports.columns import (
     SPEED,
     TRAIN_TIME,
     Column,
+    plain,
     progress,
     short_count,
     show_blocks,
@@ -69,12 +70,8 @@ def write_csv(runs: Sequence[Run], path: Path) -> None:
         row: dict[str, Any] = {name: run.config.get(name) for name in settings}
         row |= {"run": run.name, "group": group.label, "problems": "; ".join(run.problems)}
         row |= {word: run.text(word) for word in words} | dict(zip(blocks, run.block_accuracies(), strict=False))
-        writer.writerow(row | {column.key: _plain(run.number(column.key)) for column in COLUMNS})
+        writer.writerow(row | {column.key: plain(run.number(column.key)) for column in COLUMNS})
     write_text(path, buffer.getvalue())
-
-
-def _plain(value: float | None) -> float | int | None:
-    return int(value) if value is not None and value.is_integer() else value
 
 
 def group_cells(group: Group) -> tuple[str, ...]:
