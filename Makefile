@@ -54,8 +54,9 @@ format: $(SETUP) ## format the code and mend what lint can mend
 golden: $(SETUP) ## write the golden traces of a rule or a task: make golden NAME=dgl
 	@$(PY) -m tests.methods.test_golden $(NAME)
 
-docs: $(SETUP) ## write docs/methods.md from the docstrings
+docs: $(SETUP) ## write docs/methods.md from the docstrings, and measured results into README.md and configs/
 	@$(PY) docs/generate.py
+	@$(PY) docs/measured.py
 
 figures: $(SETUP) ## draw the figures in images/ from the results that the studies keep
 	@set -e; dir=$$(mktemp -d); trap 'rm -rf $$dir' EXIT; \

@@ -1,10 +1,11 @@
 """Settings of ``--method bp``."""
 
 from sections.labels import Smoothing
-from sections.rule import MethodArgs
+from sections.rule import MethodArgs, recipe
 
 
 class BpArgs(MethodArgs):
     """Back-propagation (bp)."""
 
     GROUPS = (Smoothing,)
+    RECIPE = recipe(learning_rate=0.02)
