@@ -87,6 +87,10 @@ class OptimArgs(Section):
     batch_size: int = setting(128, "images per step", unit="images", ge=2)
     optimizer_type: Literal["SGD", "Adam", "AdamW"] = setting("SGD", "optimiser")
     learning_rate: float = setting(0.05, "peak learning rate", gt=0)
+    first_rate_scale: float = setting(
+        1.0, "learning rate of the first block that learns in units of the last's; geometric in between", gt=0,
+        needs={"trained_modules": Above(1)},
+    )  # fmt: skip
     momentum: float = setting(0.9, "momentum", ge=0, lt=1, needs={"optimizer_type": ("SGD",)})
     nesterov: bool = setting(
         True, "Nesterov's form of the momentum", needs={"optimizer_type": ("SGD",)},

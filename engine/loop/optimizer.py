@@ -21,6 +21,7 @@ def build_optimizer(args: OptimArgs, method: Method) -> torch.optim.Optimizer:
     One optimiser per block would give the same weights; Lightning's step counter would then count blocks.
     """
     groups = method.param_groups()
+    scale_blocks(groups, args.first_rate_scale)
     if args.optimizer_type == "SGD":
         return torch.optim.SGD(
             groups, lr=args.learning_rate, momentum=args.momentum, nesterov=args.nesterov,
@@ -28,6 +29,14 @@ def build_optimizer(args: OptimArgs, method: Method) -> torch.optim.Optimizer:
         )  # fmt: skip
     kind = torch.optim.Adam if args.optimizer_type == "Adam" else torch.optim.AdamW
     return kind(groups, lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)
+
+
+def scale_blocks(groups: Sequence[dict[str, Any]], first: float) -> None:
+    """Give the first block's groups the factor ``first`` on the rate, the last's 1, geometrically in between."""
+    blocks = list(dict.fromkeys(map(block_of, groups)))
+    for group in groups if first != 1 else ():
+        share = blocks.index(block_of(group)) / max(len(blocks) - 1, 1)
+        group["rate_scale"] = group.get("rate_scale", 1.0) * first ** (1 - share)
 
 
 class MemoryOrder(TorchDispatchMode):

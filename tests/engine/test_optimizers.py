@@ -218,3 +218,32 @@ def test_a_state_of_other_parameters_is_refused() -> None:
     optimizers.load_state(optimizer((2, 3), (4,)), state)
     with pytest.raises(ValueError, match=r"momentum_buffer has shape \[2, 3\], the parameter \[4\]"):
         optimizers.load_state(optimizer((4,), (2, 3)), state)
+
+
+@pytest.mark.parametrize(("first", "expected"), [(0.25, [0.25, 0.5, 1.0]), (4.0, [4.0, 2.0, 1.0]), (1.0, [1, 1, 1])])
+def test_blocks_rates_run_geometrically_from_the_first_to_the_last(first: float, expected: list[float]) -> None:
+    method = make_method("dgl")
+    args = build_args({"method": "dgl", "first_rate_scale": first, "learning_rate": 0.5}).optim
+    optimizer = optimizers.build_optimizer(args, method)
+    optimizers.set_rate(optimizer, 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5 * scale for scale in expected])
+    assert optimizer.param_groups[-1]["lr"] == 0.5  # the very number, not near it
+
+
+def test_a_blocks_scale_multiplies_that_of_its_heads() -> None:
+    method = make_method("dni", synthesiser_rate_scale=0.5)
+    optimizer = optimizers.build_optimizer(build_args({"method": "dni", "first_rate_scale": 0.25}).optim, method)
+    optimizers.set_rate(optimizer, 1.0)
+    rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+    assert rates == pytest.approx({
+        "block_00": 0.25, "block_00/synthesiser": 0.125, "block_01": 0.5, "block_01/synthesiser": 0.25,
+        "block_02": 1.0, "block_02/synthesiser": 0.5,
+    })  # fmt: skip
+
+
+def test_the_first_block_that_learns_is_the_first() -> None:
+    optimizer = optimizers.build_optimizer(
+        build_args({"first_rate_scale": 0.25}).optim, make_method("bp", first_trainable_block=1)
+    )
+    optimizers.set_rate(optimizer, 1.0)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 1.0]

@@ -207,8 +207,7 @@ def change_without_effect(method: Method, batch: Batch, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("network", ["BasicCNN", "VGGs", "VGG8c"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("network", "precision"), [("BasicCNN", "fp32"), ("VGGs", "bf16"), ("VGG8c", "bf16")])
 def test_loss_falls_on_a_fixed_batch(case: str, network: str, precision: str) -> None:
     size = 16 if network == "VGG8c" else 8
     method = make_method(case, build(network, size), size).float()
