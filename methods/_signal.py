@@ -25,7 +25,7 @@ class Trace:
         logits_BN: the network's output, detached.
         error_BN: gradient of the mean loss at the logits, ``(softmax - onehot) / B``.
         loss: the network's loss, detached.
-        kept: what `signal` leaves for `learn`: guesses with a graph of their own, and their targets.
+        kept: what `hand_over` and `signal` leave for `learn`: guesses with a graph of their own, and their targets.
     """
 
     batch: Batch
@@ -48,6 +48,13 @@ class SignalMethod(Method):
     def signal(self, index: int, trace: Trace, above_BCHW: Tensor) -> Tensor:
         """The cotangent to inject at the output of block ``index``, of that output's shape."""
 
+    def hand_over(self, index: int, below_BCHW: Tensor, batch: Batch, kept: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """The input of block ``index``, used without its graph: the output of the block below.
+
+        A rule that takes another may leave a guess and its target in ``kept``, which becomes that of the trace.
+        """
+        return below_BCHW
+
     def learn(self, trace: Trace) -> Tensor | None:
         """The loss of the method's own parameters, if it has any; called when every signal is known."""
         return None
@@ -56,6 +63,7 @@ class SignalMethod(Method):
         """Forward through the cut graph; returns the trace and the logits with the classifier's graph."""
         inputs: list[Tensor | None] = []
         outputs: list[Tensor | None] = []
+        kept: list[tuple[Tensor, Tensor]] = []
         h_BCHW = batch.x_BCHW
         for index in range(self.backbone.num_blocks):
             block = self.backbone.block(index)
@@ -65,6 +73,8 @@ class SignalMethod(Method):
                 inputs.append(None)
                 outputs.append(None)
                 continue
+            if index > self.first_trainable:
+                h_BCHW = self.hand_over(index, h_BCHW, batch, kept)
             # Nothing below the first trainable block learns, so the gradient at its input is never formed.
             leaf_BCHW = h_BCHW.detach().requires_grad_(index > self.first_trainable)
             h_BCHW = block(leaf_BCHW)
@@ -76,7 +86,7 @@ class SignalMethod(Method):
         leaf_BN = logits_BN.detach().requires_grad_()
         loss = cross_entropy(leaf_BN, batch.y_B, self.label_smoothing)
         (error_BN,) = torch.autograd.grad(loss, leaf_BN)
-        return Trace(batch, inputs, outputs, leaf_BN.detach(), error_BN, loss.detach()), logits_BN
+        return Trace(batch, inputs, outputs, leaf_BN.detach(), error_BN, loss.detach(), kept), logits_BN
 
     def fill_grads(self, batch: Batch) -> StepOutput:
         """Inject the error at the logits, then a signal at every block from the top down, then let `learn` learn."""

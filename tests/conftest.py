@@ -66,6 +66,8 @@ CASES: dict[str, tuple[str, dict[str, object]]] = (
         "dgl overlap": ("dgl", {"overlap": 1}),
         "dgl ssl overlap": ("dgl", {"overlap": 1, "ssl": True, "ssl_task": "rotate"}),
         "predsim overlap": ("predsim", {"overlap": 2}),
+        "dni lambda": ("dni", {"bp_lambda": 0.5}),
+        "dni forward": ("dni", {"unlock": "forward"}),
     }
 )
 
@@ -153,6 +155,8 @@ def make_method(case: str, backbone: Backbone | None = None, size: int = 8, **se
     given = {"method": name, "aux_mlp_hidden_dim": 9} | own | settings
     if "overlap" in own:  # no more than there are trained blocks below
         given["overlap"] = min(own["overlap"], 2 - given.get("first_trainable_block", 0) % 3)
+    if given.get("first_trainable_block"):  # it excludes synthetic inputs
+        given.pop("unlock", None)
     args = build_args(given)
     return methods.load(name)(args.method, backbone, make_spec(size)).double()
 

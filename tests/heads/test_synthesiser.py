@@ -1,4 +1,4 @@
-"""Synthesisers keep the shape, start at zero and leave out only taps that can never matter."""
+"""Synthesisers give the map's shape, those of gradients start at zero, and only taps that never matter are left out."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from heads.synthesiser import Synthesiser
+from heads.synthesiser import InputSynthesiser, Synthesiser
 from model import Shape
+from utils import UsageError
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 1), (2, 2), (3, 3), (8, 5)])
@@ -42,3 +43,26 @@ def test_the_label_shifts_every_position_alike() -> None:
     table_CN = synthesiser.context.weight
     expected = (table_CN[:, 1] - table_CN[:, 0])[None, :, None, None].expand_as(shift)
     torch.testing.assert_close(shift, expected)
+
+
+@pytest.mark.parametrize(
+    ("image", "size"), [((8, 8), (8, 8)), ((28, 28), (3, 3)), ((11, 9), (4, 5)), ((7, 4), (1, 1)), ((2, 2), (1, 2))]
+)
+def test_a_synthetic_input_has_the_shape_of_the_map(image: tuple[int, int], size: tuple[int, int]) -> None:
+    out = InputSynthesiser(Shape(3, *image), Shape(6, *size))(torch.randn(5, 3, *image))
+    assert out.shape == (5, 6, *size)
+    assert out.std() > 0
+
+
+def test_a_pixel_of_a_synthetic_input_sees_its_tile_of_the_image() -> None:
+    """An average over tiles, from the upper left corner on; what does not fill a tile is left out."""
+    synthesiser = InputSynthesiser(Shape(1, 11, 9), Shape(1, 4, 4)).double()
+    synthesiser.first = synthesiser.rest = torch.nn.Identity()
+    x_BCHW = torch.randn(2, 1, 11, 9, dtype=torch.float64)
+    tiles = x_BCHW[:, :, :8, :8].unflatten(2, (4, 2)).unflatten(4, (4, 2)).mean((3, 5))
+    torch.testing.assert_close(synthesiser(x_BCHW), tiles)
+
+
+def test_a_map_larger_than_the_image_is_refused() -> None:
+    with pytest.raises(UsageError, match="a synthetic input of 9x4 pixels cannot be made from images of 8x8"):
+        InputSynthesiser(Shape(3, 8, 8), Shape(6, 9, 4))

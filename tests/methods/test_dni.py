@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cli import parse
 from datamodules.base import Batch
 from methods._signal import Trace
 from methods.dni import SyntheticGradients
 from tests.conftest import CLASSES, gradients, make_batch, make_method
+from utils import UsageError
 
 BOTH = pytest.mark.parametrize("name", ["dni", "cdni"])
 
@@ -213,3 +215,167 @@ def test_nothing_of_a_step_outlives_it() -> None:
 
 def test_frozen_blocks_have_no_synthesiser() -> None:
     assert list(make("cdni", first_trainable_block=1).synthesisers) == ["block_01", "block_02"]
+
+
+def test_a_lambda_of_one_is_back_propagation() -> None:
+    method, whole = make("dni", bp_lambda=1), make_method("bp")
+    for each in (method, whole):
+        each.fill_grads(make_batch())
+    found = gradients(method)
+    for key, gradient in gradients(whole).items():
+        assert torch.equal(found[key], gradient), key
+    assert method.synthesisers["block_00"].rest[-1].weight.grad.any()
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_lambda_weighs_how_many_blocks_a_guess_has_come_through(share: float) -> None:
+    """The signal is the guess, or else that of n blocks above carried down, with (1 - lambda) lambda^n; at last e."""
+    method, batch = make("cdni", bp_lambda=share), make_batch()
+    inputs, twin = blocks_inputs(method, batch), copy.deepcopy(method)
+    kept, found = fill_and_watch(method, batch), gradients(method)
+    inputs = [value.clone().requires_grad_() for value in inputs]
+    outputs = [block(value) for block, value in zip(twin.backbone.blocks, inputs[:-1], strict=True)]
+    loss = F.cross_entropy(twin.backbone.classifier(inputs[3]), batch.y_B)
+    (true_BCHW,) = torch.autograd.grad(loss, inputs[3])
+    signals = []
+    for index in range(3):
+        signal = (1 - share) * kept[index][0]
+        for above in range(index + 1, 4):
+            carried = true_BCHW if above == 3 else (1 - share) * kept[above][0]
+            for block in range(min(above, 2), index, -1):
+                carried = torch.autograd.grad(outputs[block], inputs[block], carried, retain_graph=True)[0]
+            signal = signal + share ** (above - index) * carried
+        signals.append(signal)
+        names = dict(twin.backbone.blocks[index].named_parameters())
+        own = torch.autograd.grad(outputs[index], list(names.values()), signal, retain_graph=True)
+        for name, expected in zip(names, own, strict=True):
+            torch.testing.assert_close(found[f"backbone.blocks.{index}.{name}"], expected, rtol=1e-10, atol=1e-14)
+    for index in range(2):
+        (target_BCHW,) = torch.autograd.grad(outputs[index + 1], inputs[index + 1], signals[index + 1])
+        torch.testing.assert_close(kept[index][1], target_BCHW, rtol=1e-10, atol=1e-14)
+
+
+@BOTH
+@pytest.mark.parametrize("knows_the_gradient", [False, True])
+def test_synthetic_inputs_that_are_the_real_ones_change_nothing(name: str, knows_the_gradient: bool) -> None:
+    """Then it is the rule without them, and with gradients that are the true ones back-propagation."""
+    unlocked, batch = make(name, unlock="forward"), make_batch()
+    other = make_method("bp") if knows_the_gradient else make(name)
+    other.load_state_dict(unlocked.state_dict(), strict=False)
+    inputs = blocks_inputs(unlocked, batch)
+    for index in (1, 2):
+        unlocked.input_synthesisers[f"block_{index:02d}"] = Known(inputs[index])
+    if knows_the_gradient:
+        learned = unlocked.signal
+
+        def told(index: int, trace: Trace, above_BCHW: Tensor) -> Tensor:
+            unlocked.synthesise = lambda i, t: above_BCHW.clone().requires_grad_()  # type: ignore[method-assign]
+            return learned(index, trace, above_BCHW)
+
+        unlocked.signal = told  # type: ignore[method-assign]
+    for method in (unlocked, other):
+        method.fill_grads(batch)
+    found = gradients(unlocked)
+    for key, gradient in gradients(other).items():
+        assert torch.equal(found[key], gradient), key
+
+
+class Known(nn.Module):
+    """Says the same for every image."""
+
+    def __init__(self, value_BCHW: Tensor) -> None:
+        super().__init__()
+        self.value_BCHW = nn.Parameter(value_BCHW)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.value_BCHW * 1
+
+
+def test_synthetic_inputs_are_an_ordinary_regression_on_the_block_below() -> None:
+    """Mean square error to what the block below gives on its own synthetic input; it reaches no block."""
+    method, batch = make("cdni", unlock="forward"), make_batch()
+    twin = copy.deepcopy(method)
+    kept = fill_and_watch(method, batch)
+    found = gradients(method)
+    below_BCHW = twin.backbone.blocks[0](batch.x_BCHW)
+    for index in (1, 2):
+        key = f"block_{index:02d}"
+        synthesiser = twin.input_synthesisers[key]
+        made_BCHW = synthesiser(batch.x_BCHW)
+        names = dict(synthesiser.named_parameters())
+        loss = F.mse_loss(made_BCHW, below_BCHW.detach())
+        for part, expected in zip(names, torch.autograd.grad(loss, list(names.values())), strict=True):
+            torch.testing.assert_close(found[f"input_synthesisers.{key}.{part}"], expected, rtol=1e-9, atol=1e-12)
+        leaf_BCHW = synthesiser(batch.x_BCHW).detach().requires_grad_()
+        below_BCHW = twin.backbone.blocks[index](leaf_BCHW)
+        weights = list(twin.backbone.blocks[index].parameters())
+        *own, target_BCHW = torch.autograd.grad(below_BCHW, [*weights, leaf_BCHW], kept[index][0])
+        for weight, expected in zip(method.backbone.blocks[index].parameters(), own, strict=True):
+            assert torch.equal(weight.grad, expected)
+        assert torch.equal(kept[index - 1][1], target_BCHW)
+    logits_BN = twin.backbone.classifier(below_BCHW.detach())
+    assert torch.equal(copy.deepcopy(method).fill_grads(batch).logits[-1], logits_BN)
+
+
+def test_a_block_on_a_synthetic_input_does_not_wait_for_those_below() -> None:
+    """Its own gradients stay the same bits whatever they give, and inference has no synthetic input."""
+    method, batch = make("dni", unlock="forward"), make_batch()
+    twin = copy.deepcopy(method)
+    with torch.no_grad():
+        for parameter in twin.backbone.blocks[:2].parameters():
+            parameter.fill_(float("nan"))
+    for each in (method, twin):
+        each.fill_grads(batch)
+    for one, other in zip(method.backbone.blocks[2].parameters(), twin.backbone.blocks[2].parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)
+    del method.input_synthesisers
+    method.eval()(batch.x_BCHW)
+
+
+@BOTH
+def test_a_block_that_steps_before_the_next_one_runs_gets_the_same_weights(name: str) -> None:
+    """Update unlocking as in the paper: no bit differs from one step of all, so there is no setting for it."""
+    method, batch, rate = make(name), make_batch(), 0.05
+    twin = copy.deepcopy(method)
+    method.fill_grads(batch)
+    torch.optim.SGD(method.parameters(), lr=rate).step()
+
+    def regress(index: int, target_BCHW: Tensor) -> None:
+        (len(target_BCHW) * (guesses[index] - target_BCHW).square().sum()).backward()
+        torch.optim.SGD(twin.synthesisers[f"block_{index:02d}"].parameters(), lr=rate).step()
+
+    guesses, h_BCHW = [], batch.x_BCHW
+    for index, block in enumerate(twin.backbone.blocks):
+        leaf_BCHW = h_BCHW.detach().requires_grad_(index > 0)
+        h_BCHW = block(leaf_BCHW)
+        guesses.append(twin.synthesise(index, Trace(batch, [], [None] * index + [h_BCHW], *[batch.x_BCHW] * 3)))
+        h_BCHW.backward(guesses[-1].detach())
+        torch.optim.SGD(block.parameters(), lr=rate).step()
+        if index:
+            assert leaf_BCHW.grad is not None
+            regress(index - 1, leaf_BCHW.grad)
+    top_BCHW = h_BCHW.detach().requires_grad_()
+    F.cross_entropy(twin.backbone.classifier(top_BCHW), batch.y_B).backward()
+    torch.optim.SGD(twin.backbone.classifier.parameters(), lr=rate).step()
+    assert top_BCHW.grad is not None
+    regress(2, top_BCHW.grad)
+    for (key, one), other in zip(method.named_parameters(), twin.parameters(), strict=True):
+        assert torch.equal(one, other), key
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "--unlock forward --first_trainable_block 1",
+            "--unlock forward and --first_trainable_block exclude each other",
+        ),
+        ("--unlock forward --bp_lambda 0.5", "--bp_lambda and --unlock forward exclude each other"),
+        ("--unlock update", "--unlock 'update': allowed is one of backward, forward"),
+        ("--bp_lambda 1.5", "--bp_lambda '1.5': allowed is a number, at least 0, at most 1"),
+    ],
+)
+def test_what_cannot_be_is_one_line(words: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(["--dni", *words.split()])
+    assert str(caught.value).startswith(message)
