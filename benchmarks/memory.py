@@ -50,6 +50,7 @@ VARIANTS: dict[str, tuple[str, dict[str, object], Callable[[Method, Batch], Tens
     "dgl": ("dgl", {}, _own),
     "dgl_sum_of_losses": ("dgl", {}, _sum_of_losses),
     "bp": ("bp", {}, _own),
+    "bp_checkpoints": ("bp", {"checkpoint_blocks": True}, _own),
     "bp_autograd": ("bp", {}, _autograd),
     "dgl_direct_global": ("dgl", {"is_direct_global": True}, _own),
 }

@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from cli.messages import allowed  # noqa: E402
 from schemas import MethodArgs, method_sections  # noqa: E402
+from sections.checkpoints import Checkpoints  # noqa: E402
 from sections.fields import Section, extra, own_fields  # noqa: E402
 from sections.heads import Heads, Momentum  # noqa: E402
 from sections.labels import SuperClasses  # noqa: E402
@@ -44,6 +45,7 @@ A flag of a group that a rule does not take is refused, and so is one that has n
 """
 # Files of options whose paper and signal are told on the page, and their settings.
 OPTIONS: dict[str, tuple[str, list[type[Section]]]] = {
+    "--checkpoint_blocks": ("sections/checkpoints", [Checkpoints]),
     "--num_modules": ("sections/modules", [Modules, Overlap]),
     "--sequential": ("sections/phases", [Phases]),
     "--pred_aux_type": ("heads/classifiers", [Heads]),

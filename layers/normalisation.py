@@ -1,13 +1,15 @@
-"""BatchNorm over a batch that several processes share."""
+"""BatchNorm over a batch that several processes share, and in passes that leave its running statistics alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 Mean = Callable[[Tensor], Tensor]
@@ -77,3 +79,17 @@ class SharedStatistics(TorchFunctionMode):
         shape = (-1, *(1,) * (input.dim() - 2))
         # Only the input is kept for the backward pass, beside vectors of C values.
         return torch.addcmul(shift_C.view(shape), wide, scale_C.view(shape)).to(input.dtype)
+
+
+@contextlib.contextmanager
+def untracked(*modules: nn.Module) -> Iterator[None]:
+    """Inside, every BatchNorm of ``modules`` normalises as ever, and no pass moves its running statistics."""
+    tracking = [norm for each in modules for norm in each.modules() if isinstance(norm, _BatchNorm)]
+    tracking = [norm for norm in tracking if norm.track_running_stats]
+    for norm in tracking:
+        norm.track_running_stats = False  # in training: neither read nor written; in evaluation: read
+    try:
+        yield
+    finally:
+        for norm in tracking:
+            norm.track_running_stats = True

@@ -1,5 +1,6 @@
 """Settings of ``--method bp``."""
 
+from sections.checkpoints import Checkpoints
 from sections.labels import Smoothing
 from sections.rule import MethodArgs, recipe
 
@@ -7,5 +8,5 @@ from sections.rule import MethodArgs, recipe
 class BpArgs(MethodArgs):
     """Back-propagation (bp)."""
 
-    GROUPS = (Smoothing,)
+    GROUPS = (Smoothing, Checkpoints)
     RECIPE = recipe(learning_rate=0.02)
