@@ -94,12 +94,12 @@ class Args(Section):
             self._check_modules(self.num_blocks)
         if problem := combine.conflict(self.fields(), self.facts(), fact_words()):
             raise ValueError(problem)
-        self._check_replicas()
+        self._check_parts()
         if self.num_blocks is not None and self.method.group(Phases).sequential:
             self._check_phases(int(self.num_modules))
-        size, replicas = self.optim.batch_size, self.run.num_replicas
-        if self.method.contrasts_labels and size // replicas < 3:
-            shared = f" shared by --num_replicas {replicas}" if replicas > 1 else ""
+        size, parts = self.optim.batch_size, max(self.run.num_replicas, self.optim.accumulate)
+        if self.method.contrasts_labels and size // parts < 3:
+            shared = f" in {parts} parts (--num_replicas, --accumulate)" if parts > 1 else ""
             raise ValueError(
                 f"--batch_size {size}{shared}: a contrastive loss with labels is always 0 there, it needs at least 3 "
                 "images, one to find and one to find it among"
@@ -128,13 +128,14 @@ class Args(Section):
             there = f"there are {num_modules} modules" if num_modules > 1 else "there is one module"
             raise ValueError(f"--overlap {overlap}: {there}, so it can be at most {num_modules - 1}")
 
-    def _check_replicas(self) -> None:
-        size, count = self.optim.batch_size, self.run.num_replicas
-        if size % count or size < 2 * count:
-            raise ValueError(
-                f"--num_replicas {count}: they share a batch equally, each at least two images, but --batch_size is "
-                f"{size}"
-            )
+    def _check_parts(self) -> None:
+        size = self.optim.batch_size
+        for name, count in (("num_replicas", self.run.num_replicas), ("accumulate", self.optim.accumulate)):
+            if size % count or size < 2 * count:
+                raise ValueError(
+                    f"--{name} {count}: the parts of a batch are equal, each at least two images, but --batch_size is "
+                    f"{size}"
+                )
 
     def _check_phases(self, count: int) -> None:
         epochs = self.optim.epochs

@@ -146,7 +146,7 @@ class Batch(NamedTuple):
         added: the images that tasks have added, by name, as positions in ``x_BCHW``.
         generator: what tasks draw from, seeded for the step; None: torch's own. Numbers from torch's own generator
             cannot be drawn in a CUDA graph, those from this one can.
-        share: which of how many equal parts of the step's batch this is, where replicas share it.
+        share: which of how many equal parts of the step's batch this is, where it is computed in parts.
     """
 
     x_BCHW: Tensor
@@ -158,9 +158,20 @@ class Batch(NamedTuple):
     share: tuple[int, int] = (0, 1)
 
     def rows_of_step(self, draw: Callable[[int], Tensor]) -> Tensor:
-        """This replica's rows of what ``draw(count)`` gives for the ``count`` labelled images of the whole step."""
+        """This part's rows of what ``draw(count)`` gives for the ``count`` labelled images of the whole step."""
         count, (place, parts) = len(self.y_B), self.share
         return draw(count * parts)[place * count : (place + 1) * count]
+
+    def shared(self, place: int, parts: int) -> Batch:
+        """Part ``place`` of ``parts`` equal ones of a batch that no task has prepared; one part is all of it."""
+        if parts == 1:
+            return self
+        size = self.y_B.shape[0] // parts
+        rows = slice(place * size, (place + 1) * size)
+        second_BCHW = None if self.second_BCHW is None else self.second_BCHW[rows]
+        return self._replace(
+            x_BCHW=self.x_BCHW[rows], y_B=self.y_B[rows], second_BCHW=second_BCHW, share=(place, parts)
+        )
 
     def first(self, count: int) -> Batch:
         """The first ``count`` images of a batch that no task has prepared."""

@@ -12,6 +12,7 @@ import torch
 from loguru import logger
 
 from datamodules.feed import Feed
+from engine.loop.accumulated import Accumulated
 from engine.loop.eager import Eager, Worker
 from engine.loop.layout import Layout
 from engine.loop.part import Part, Rules
@@ -86,6 +87,8 @@ def build_layout(
         return Processes(ranks, parts[ranks.stage] if parts else part, steps, optimizer, stop or StopRequest())
     if parts and args.run.layer_parallel == "threads":
         return Threads(parts, steps, args.run.async_buffer)
+    if args.optim.accumulate > 1:
+        return Accumulated(part, [Steps(args, method, feed, place) for place in range(args.optim.accumulate)])
     eager = Eager(Worker(part, steps))
     if recorders is None:
         return eager
@@ -148,6 +151,8 @@ def obstacle(args: Args, feed: Feed) -> str:
         return "the host gathers the training images, which do not fit the GPU"
     if args.run.num_replicas > 1:
         return "the replicas average their gradients between backward pass and update"
+    if args.optim.accumulate > 1:
+        return "a batch is computed in parts"
     return ""
 
 

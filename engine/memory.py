@@ -60,11 +60,17 @@ def forget(error: BaseException) -> None:
     gc.collect()
 
 
-def explain(method: Method, feed: Feed, precision: str, num_replicas: int = 1) -> UserError:
+def explain(method: Method, feed: Feed, precision: str, parts: int = 1, *, accumulates: bool = False) -> UserError:
     """The line that ends a run whose step needed more memory than there is, from measured bytes.
 
-    To be called when the step's memory is free again: after `forget`, and without its layout. The replicas share the
-    batch that it names, and are assumed to have as much memory each.
+    To be called when the step's memory is free again: after `forget`, and without its layout.
+
+    Args:
+        method: what is trained.
+        feed: the training images.
+        precision: value of ``--precision``.
+        parts: equal ones of a batch, which are computed side by side in as much memory each, or one after the other.
+        accumulates: whether they may be computed one after the other.
     """
     method.zero_grad(set_to_none=True)
     gc.collect()
@@ -78,9 +84,12 @@ def explain(method: Method, feed: Feed, precision: str, num_replicas: int = 1) -
         free = free_bytes(device)
     except (RuntimeError, MemoryError, OSError):
         return UserError(f"{said}, and a batch of {_PROBE} does not fit either")
-    share = min(int(free / (_REST * per_image)), size // num_replicas // 2)  # the failure says more than a sum does
-    fits = share * num_replicas
+    share = min(int(free / (_REST * per_image)), size // parts // 2)  # the failure says more than a sum does
     measured = f"activations take {human_bytes(per_image)} an image, {human_bytes(free)} are free"
     if share < 2:
         return UserError(f"{said}: {measured}; choose a smaller --model")
-    return UserError(f"{said}: {measured}; --batch_size {fits} should fit")
+    smaller = f"--batch_size {share * parts} should fit"
+    numbers = range(parts + 1, size // 2 + 1) if accumulates else ()
+    more = next((number for number in numbers if size % number == 0 and size // number <= share), None)
+    smaller += f", or --accumulate {more} with the batch as it is" if more else ""
+    return UserError(f"{said}: {measured}; {smaller}")

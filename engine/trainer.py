@@ -215,7 +215,11 @@ def _fit(module: TrainingModule, device: torch.device) -> dict[str, Any]:
         memory.forget(error)
         module.release()  # with the memory of recorded steps
         settings = module.args.run
-        too_much = memory.explain(module.method, module.feeds[TRAIN], settings.precision, settings.num_replicas)
+        too_much = memory.explain(
+            module.method, module.feeds[TRAIN], settings.precision,
+            parts=max(settings.num_replicas, module.args.optim.accumulate),
+            accumulates=settings.num_replicas == 1 and settings.layer_parallel == "off",
+        )  # fmt: skip
         problem = str(too_much)
         raise too_much from None
     finally:

@@ -85,6 +85,16 @@ class OptimArgs(Section):
 
     epochs: int = setting(20, "passes over the training images", ge=1)
     batch_size: int = setting(128, "images per step", unit="images", ge=2)
+    accumulate: int = setting(
+        1, "equal parts of a batch, computed one after the other for a step with the mean of their gradients: less "
+        "memory; BatchNorm, and losses that compare images, see a part",
+        ge=1, on=Above(1),
+        excludes={
+            "layer_parallel": (("threads", "processes", "streams"), "a stage works on whole batches"),
+            "num_replicas": (Above(1), "each computes its own part of a batch already"),
+            "cuda_graph": (("on",), "a graph holds a whole step; give --cuda_graph auto"),
+        },
+    )  # fmt: skip
     optimizer_type: Literal["SGD", "Adam", "AdamW"] = setting("SGD", "optimiser")
     learning_rate: float = setting(0.05, "peak learning rate", gt=0)
     first_rate_scale: float = setting(

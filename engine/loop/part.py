@@ -73,11 +73,19 @@ class Part:
             The output of the part's last block, computed before the update (None where no block follows), and the
             losses and logits of the blocks.
         """
-        with autocast(h_BCHW.device, self.rules.precision), self.rules.statistics():
-            result = self.fill_grads(batch, h_BCHW)
+        result = self.compute(batch, h_BCHW)
         self.rules.average(self.optimizer)
-        update(self.optimizer, rate, self.rules.gradient_clip)
+        self.step(rate)
         return result
+
+    def compute(self, batch: Batch, h_BCHW: Tensor) -> tuple[Tensor | None, StepOutput]:
+        """`fill_grads` in the precision of the run."""
+        with autocast(h_BCHW.device, self.rules.precision), self.rules.statistics():
+            return self.fill_grads(batch, h_BCHW)
+
+    def step(self, rate: float | Tensor) -> None:
+        """The optimiser's step with the gradients that are there."""
+        update(self.optimizer, rate, self.rules.gradient_clip)
 
     def part_of(self, totals: Totals) -> Totals:
         """The metrics that belong to the part's blocks."""

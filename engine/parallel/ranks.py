@@ -136,15 +136,7 @@ class Ranks(Alone):
 
     def share_of(self, batch: Batch) -> Batch:
         """This replica's images of a batch."""
-        if self.num_replicas == 1:
-            return batch
-        size = batch.y_B.shape[0] // self.num_replicas
-        part = slice(self.replica * size, (self.replica + 1) * size)
-        second_BCHW = None if batch.second_BCHW is None else batch.second_BCHW[part]
-        return batch._replace(
-            x_BCHW=batch.x_BCHW[part], y_B=batch.y_B[part], second_BCHW=second_BCHW,
-            share=(self.replica, self.num_replicas),
-        )  # fmt: skip
+        return batch.shared(self.replica, self.num_replicas)
 
     def any_sibling(self, value: bool) -> bool:
         """Whether it is true for any replica of this stage."""

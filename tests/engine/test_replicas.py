@@ -283,7 +283,7 @@ def test_what_cannot_be_is_one_line(run, grid, words: list[str], count: int, cod
         (["--dgl", "--layer_parallel", "streams", *TWO], "exclude each other: these are one process"),
         (
             ["--dgl", "--supcon_loss_weight", "1", "--batch_size", "4", *TWO],
-            "--batch_size 4 shared by --num_replicas 2",
+            "--batch_size 4 in 2 parts",
         ),
     ],
 )
