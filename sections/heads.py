@@ -17,7 +17,7 @@ class Heads(Section):
     """Heads of local methods."""
 
     pred_aux_type: HeadKind = setting(
-        "pooled", "classification head of every block but the last", needs=INNER, on=("auglocal",),
+        "linear", "classification head of every block but the last", needs=INNER, on=("auglocal",),
         requires={"built_in": ((True,), "the heads of auglocal are later blocks, made anew")},
     )  # fmt: skip
     aux_mlp_n_hidden_layers: int = setting(

@@ -37,6 +37,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = (
     {name: (name, {}) for name in methods.names()}
     | {f"dgl {name}": ("dgl", of_task(section)) for name, section in TASKS.items()}
     | {
+        "dgl pooled": ("dgl", {"pred_aux_type": "pooled"}),
         "dgl direct global": ("dgl", {"is_direct_global": True}),
         "dgl ssl": ("dgl", {"ssl": True}),
         "dgl ssl bilinear": ("dgl", {"ssl": True, "upsample": True, "upsample_type": "bilinear"}),

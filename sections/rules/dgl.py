@@ -5,7 +5,7 @@ from sections.heads import Heads, Momentum
 from sections.labels import Smoothing, SuperClasses
 from sections.modules import WAITS, Modules, Overlap
 from sections.phases import Phases
-from sections.rule import MethodArgs
+from sections.rule import MethodArgs, recipe
 from sections.task import Tasks
 
 
@@ -13,6 +13,7 @@ class DglArgs(MethodArgs):
     """Decoupled greedy learning (dgl)."""
 
     GROUPS = (Smoothing, SuperClasses, Heads, Momentum, Modules, Overlap, Phases, Tasks)
+    RECIPE = recipe(learning_rate=0.015)
     BLOCKS_ALONE = True
 
     is_direct_global: bool = setting(
