@@ -130,10 +130,14 @@ TRAIN, VAL, TEST = "train", "val", "test"
 LOSS, ACCURACY = "loss", "accuracy"
 INSIDE = "inside"  # stands for the split in the names of what --diagnostics measures
 ALIGNMENT, GRADIENT_RATIO = "alignment", "gradient_ratio"
+# Of signals with those of back-propagation, and of feedback with forward weights: cosine, angle in degrees, norm ratio.
+SIGNAL = ("signal_cosine", "signal_angle", "signal_ratio")
+FEEDBACK = ("feedback_cosine", "feedback_angle", "feedback_ratio")
 PROBE_ACCURACY, CKA = "probe_accuracy", "cka_"  # the second begins a name: inside/block_00/cka_block_02
 # The parts of a block's loss where it has several, without their weights; those of tasks are made by `loss_name`.
 PRED_LOSS = "pred_loss"  # the method's own
 CASCADE_LOSS = "cascade_loss"  # what a critic learns from; no part of its block's
+RECONSTRUCTION = "reconstruction_error"  # of an inverse, over the mean square of what it reconstructs
 
 
 def block_name(index: int) -> str:

@@ -10,18 +10,20 @@ import torch
 from consts import (
     ALIGNMENT,
     CKA,
+    FEEDBACK,
     FILTERS,
     GRADIENT_RATIO,
     INSIDE,
     PROBE_ACCURACY,
     RECONSTRUCTIONS,
+    SIGNAL,
     block_name,
     metric_name,
 )
 from datamodules.base import ImageSet, Splits
 from datamodules.feed import Feed, evaluation_batch
 from datamodules.split import at_most
-from diagnostics.alignment import gradient_alignment
+from diagnostics.alignment import alignment
 from diagnostics.confusion import confusion_matrix
 from diagnostics.features import PROBE_SIDE, block_features, block_grams, gram_cka, labels, probe_accuracy
 from diagnostics.filters import first_filters
@@ -67,7 +69,7 @@ class Observers:
         """Metrics by full name; in float32, whatever the run computes in."""
         values: dict[str, float] = {}
         if "alignment" in self._chosen:
-            values |= self._gradients(method)
+            values |= self._agreements(method)
         if "probes" in self._chosen:
             values |= self._probes(method)
         if "cka" in self._chosen:
@@ -76,14 +78,20 @@ class Observers:
                 values[metric_name(INSIDE, CKA + block_name(other), one)] = gram_cka(grams[one], grams[other])
         return values
 
-    def _gradients(self, method: Method) -> dict[str, float]:
+    def _agreements(self, method: Method) -> dict[str, float]:
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             plain = build_backbone(self._args.model, self._spec, self._args.num_skipped_blocks)
             plain = method.arrange(plain, self._spec)  # its blocks joined to modules as the method's
         plain = plain.to(self._device).to(memory_format=torch.channels_last)
-        found = gradient_alignment(method, plain, self._alignment.batch(0, 0))
-        cosines = {metric_name(INSIDE, ALIGNMENT, index): each.cosine for index, each in found.items()}
-        return cosines | {metric_name(INSIDE, GRADIENT_RATIO, index): each.ratio for index, each in found.items()}
+        found = alignment(method, plain, self._alignment.batch(0, 0))
+        values = {}
+        for index, each in found.gradients.items():
+            values[metric_name(INSIDE, ALIGNMENT, index)] = each.cosine
+            values[metric_name(INSIDE, GRADIENT_RATIO, index)] = each.ratio
+        for names, agreements in ((SIGNAL, found.signals), (FEEDBACK, found.feedback)):
+            for index, each in agreements.items():
+                values |= {metric_name(INSIDE, name, index): value for name, value in zip(names, each, strict=True)}
+        return values
 
     def _probes(self, method: Method) -> dict[str, float]:
         fit, held = (block_features(method, feed, PROBE_SIDE) for feed in (self._fit, self._held))

@@ -146,6 +146,13 @@ class Method(nn.Module, ABC):
         """By block, the images that its head was to draw and those it drew; empty for a method that draws none."""
         return {}
 
+    def feedback_pairs(self, index: int) -> list[tuple[Tensor, Tensor]]:
+        """Weights that carry a signal down through block ``index``, each with the forward weights it stands for.
+
+        The classifier counts as the last block's. Both have one shape; empty for a rule that has no such weights.
+        """
+        return []
+
     def block_heads(self, index: int) -> list[nn.Module]:
         """The heads trained with block ``index``; the classifier counts as the last block's."""
         return [self.backbone.classifier] if index == self.last else []

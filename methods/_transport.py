@@ -123,3 +123,8 @@ def add_feedback(root: nn.Module) -> None:
                 f"a layer of type {kind.__name__} has weights but no feedback form; there is one for "
                 + " and ".join(sorted({form.__name__ for form in FORMS}))
             )
+
+
+def feedback_pairs(root: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """Feedback weights and forward weights of every layer in ``root`` that has both."""
+    return [(layer.B, layer.weight) for layer in root.modules() if isinstance(layer, FeedbackLinear | FeedbackConv2d)]

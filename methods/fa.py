@@ -35,7 +35,7 @@ from torch import Tensor
 from datamodules.base import DataSpec
 from methods._base import Traits
 from methods._signal import SignalMethod, Trace
-from methods._transport import add_feedback
+from methods._transport import add_feedback, feedback_pairs
 from model import Backbone
 from sections.rules.fa import FaArgs
 
@@ -53,3 +53,8 @@ class FeedbackAlignment(SignalMethod):
     def signal(self, index: int, trace: Trace, above_BCHW: Tensor) -> Tensor:
         """The cotangent from above."""
         return above_BCHW
+
+    def feedback_pairs(self, index: int) -> list[tuple[Tensor, Tensor]]:
+        """Those of the layers; none in the lowest block, below which nothing is sent."""
+        parts = [self.backbone.block(index), *super().block_heads(index)] if index > self.first_trainable else []
+        return [pair for part in parts for pair in feedback_pairs(part)]

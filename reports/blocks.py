@@ -7,7 +7,7 @@ from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from consts import ACCURACY, ALIGNMENT, GRADIENT_RATIO, INSIDE, PROBE_ACCURACY, TEST, metric_name
+from consts import ACCURACY, ALIGNMENT, FEEDBACK, GRADIENT_RATIO, INSIDE, PROBE_ACCURACY, SIGNAL, TEST, metric_name
 from reports.canvas import INK, integer_axis, ratio_axis
 from reports.columns import NOTHING
 from reports.files import MAX_BLOCKS, finite
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 REFERENCE = "bp"  # the method that the others are compared with, if present
+NEAR = 0.99  # with a cosine above this in every block, a rule computes nearly the gradient of back-propagation
 
 
 class Quantity(NamedTuple):
@@ -43,12 +44,26 @@ class Quantity(NamedTuple):
         return [spread(values) for values in zip_longest(*map(self.of_run, group.counted))]
 
 
+COSINE = Quantity(INSIDE, ALIGNMENT, "cosine with back-prop's gradient", "{:.3f}")
 QUANTITIES = (
     Quantity(TEST, ACCURACY, "test accuracy (%)", "{:.2f}"),
     Quantity(INSIDE, PROBE_ACCURACY, "linear probe (%)", "{:.2f}"),
-    Quantity(INSIDE, ALIGNMENT, "cosine with back-prop's gradient", "{:.3f}"),
+    COSINE,
     Quantity(INSIDE, GRADIENT_RATIO, "gradient norm / back-prop's", "{:.3g}"),
+    Quantity(INSIDE, SIGNAL[1], "angle of the signal to back-prop's (degrees)", "{:.1f}"),
+    Quantity(INSIDE, FEEDBACK[1], "angle of feedback to forward weights (degrees)", "{:.1f}"),
 )
+
+
+def near_back_propagation(run: Run) -> list[str]:
+    """One sentence, if at the last look all gradients of another rule were nearly those of back-propagation."""
+    cosines = [value for value in COSINE.of_run(run) if value is not None]
+    if run.text("method") == REFERENCE or not cosines or min(cosines) <= NEAR:
+        return []
+    return [
+        f"works near back-propagation: every block's gradient has a cosine above {NEAR} with back-propagation's (the "
+        f"least {min(cosines):.4f}), so that an accuracy like its own says little about the rule"
+    ]
 
 
 def block_table(run: Run) -> list[list[str]]:

@@ -1,12 +1,27 @@
-"""Figures of the measurements of ``--diagnostics``, for runs that have them."""
+"""Figures of what was measured inside the blocks, by ``--diagnostics`` and by the rule, for runs that have it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
-from consts import ACCURACY, ALIGNMENT, CKA, GRADIENT_RATIO, INSIDE, PROBE_ACCURACY, TEST, block_name, metric_name
+from consts import (
+    ACCURACY,
+    ALIGNMENT,
+    CKA,
+    FEEDBACK,
+    GRADIENT_RATIO,
+    INSIDE,
+    PROBE_ACCURACY,
+    RECONSTRUCTION,
+    SIGNAL,
+    TEST,
+    TRAIN,
+    block_name,
+    metric_name,
+)
 from reports.canvas import CARD, INK, PALETTE, canvas, integer_axis, ratio_axis, say_nothing_yet
 from reports.curves import NO_VALUES, finish, plot, ramp
 from reports.files import MAX_BLOCKS
@@ -18,47 +33,60 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+class Curves(NamedTuple):
+    """A figure of a quantity by epoch, a curve for each block.
+
+    Attributes:
+        quantity: name of the metric.
+        title: of the figure.
+        line: where a horizontal line says what would be neutral, if anywhere.
+        is_ratio: draw it on a logarithmic axis.
+        split: first word of the metric's name.
+    """
+
+    quantity: str
+    title: str
+    line: float | None = None
+    is_ratio: bool = False
+    split: str = INSIDE
+
+
+CURVES = {
+    "alignment": Curves(ALIGNMENT, "cosine with back-prop's gradient", 0),
+    "gradient_ratio": Curves(GRADIENT_RATIO, "gradient norm / norm of back-prop's", 1, is_ratio=True),
+    "signal_angle": Curves(SIGNAL[1], "angle of the signal to back-prop's (degrees)", 90),
+    "signal_ratio": Curves(SIGNAL[2], "signal norm / norm of back-prop's", 1, is_ratio=True),
+    "feedback_angle": Curves(FEEDBACK[1], "angle of feedback to forward weights (degrees)", 90),
+    "feedback_ratio": Curves(FEEDBACK[2], "feedback norm / norm of forward weights", 1, is_ratio=True),
+    "reconstruction": Curves(RECONSTRUCTION, "relative error of reconstructions by inverses", split=TRAIN),
+    "probes": Curves(PROBE_ACCURACY, "accuracy of a linear probe (%)"),
+}
+
+
 def inside_figures(run: Run) -> dict[str, Callable[[Run], Figure]]:
     """Name and drawing of the figures for which the run has values."""
     names = {name for line in run.epochs for name in line}
-    wanted = {
-        "alignment": (rf"{INSIDE}/block_\d+/{ALIGNMENT}", _alignment_figure),
-        "gradient_ratio": (rf"{INSIDE}/block_\d+/{GRADIENT_RATIO}", _ratio_figure),
-        "probes": (rf"{INSIDE}/block_\d+/{PROBE_ACCURACY}", _probes_figure),
-        "probes_last": (rf"{INSIDE}/block_\d+/{PROBE_ACCURACY}", _last_probes_figure),
-        "cka": (rf"{INSIDE}/block_\d+/{CKA}block_\d+", _cka_figure),
+    wanted: dict[str, tuple[str, Callable[[Run], Figure]]] = {
+        name: (rf"{curves.split}/block_\d+/{curves.quantity}", partial(_curves_figure, curves))
+        for name, curves in CURVES.items()
     }
+    wanted["probes_last"] = (rf"{INSIDE}/block_\d+/{PROBE_ACCURACY}", _last_probes_figure)
+    wanted["cka"] = (rf"{INSIDE}/block_\d+/{CKA}block_\d+", _cka_figure)
     return {key: draw for key, (form, draw) in wanted.items() if any(re.fullmatch(form, str(name)) for name in names)}
 
 
-def by_block(run: Run, quantity: str) -> dict[int, dict[int, float]]:
-    """Curves by epoch of a diagnostic quantity, by block."""
-    curves = {block: run.curve(metric_name(INSIDE, quantity, block)) for block in range(MAX_BLOCKS)}
+def by_block(run: Run, quantity: str, split: str = INSIDE) -> dict[int, dict[int, float]]:
+    """Curves by epoch of a quantity that is measured for every block, by block."""
+    curves = {block: run.curve(metric_name(split, quantity, block)) for block in range(MAX_BLOCKS)}
     return {block: curve for block, curve in curves.items() if curve}
 
 
-def _alignment_figure(run: Run) -> Figure:
-    """The cosine with back-prop's gradient by epoch."""
+def _curves_figure(curves: Curves, run: Run) -> Figure:
     with canvas(*CARD) as figure:
         axes = figure.subplots()
-        axes.axhline(0, color=INK, linewidth=0.8)
-        _draw_blocks(axes, by_block(run, ALIGNMENT), "cosine with back-prop's gradient")
-    return figure
-
-
-def _ratio_figure(run: Run) -> Figure:
-    """The ratio of the norms by epoch."""
-    with canvas(*CARD) as figure:
-        axes = figure.subplots()
-        axes.axhline(1, color=INK, linewidth=0.8)
-        _draw_blocks(axes, by_block(run, GRADIENT_RATIO), "gradient norm / norm of back-prop's", ratio=True)
-    return figure
-
-
-def _probes_figure(run: Run) -> Figure:
-    """The accuracy of a linear probe of every block by epoch."""
-    with canvas(*CARD) as figure:
-        _draw_blocks(figure.subplots(), by_block(run, PROBE_ACCURACY), "accuracy of a linear probe (%)")
+        if curves.line is not None:
+            axes.axhline(curves.line, color=INK, linewidth=0.8)
+        _draw_blocks(axes, by_block(run, curves.quantity, curves.split), curves.title, ratio=curves.is_ratio)
     return figure
 
 

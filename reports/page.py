@@ -9,7 +9,7 @@ from string import Template
 from typing import Any
 
 from consts import COMMAND_FILE, CONFUSION, ENVIRONMENT_FILE, FILTERS, PLOT_DIR, RECONSTRUCTIONS, REPORT_FILE
-from reports.blocks import block_table, difference_table
+from reports.blocks import block_table, difference_table, near_back_propagation
 from reports.columns import COLUMNS, progress, show_blocks, status
 from reports.figures import run_pictures
 from reports.files import read_json
@@ -32,6 +32,12 @@ CAPTIONS = {
     "importance": "Importance of each setting for reaching the best trials (PED-ANOVA).",
     "alignment": "At the same weights and on the same training images, without dropout.",
     "gradient_ratio": "On the same images; above 1 a block's gradient is longer than back-propagation's.",
+    "signal_angle": "What a block receives at its output, and what back-propagation would send there; mean over the "
+    "images. 90 degrees is no agreement.",
+    "signal_ratio": "On the same images; above 1 a signal is longer than back-propagation's.",
+    "feedback_angle": "Of the weights through which a signal goes down a block to those through which maps go up.",
+    "feedback_ratio": "Above 1 the weights on the way down are the larger ones.",
+    "reconstruction": "Mean square of what an inverse misses over that of what it reconstructs; mean over the epoch.",
     "probes": "Linear classifiers fitted in closed form to every block's features of training images; accuracy on "
     "held-out images.",
     "probes_last": "Linear probes beside the blocks' own classifiers.",
@@ -71,8 +77,9 @@ def _one_run(run: Run, figures: Sequence[str]) -> str:
     words = [run.text(key) for key in ("method", "model", "dataset")]
     state = ", ".join([*filter(None, words), status(run), f"epochs {progress(run)}"])
     numbers = [(column.title, column.show(run.number(column.key))) for column in COLUMNS]
+    remarks = bullets([*run.problems, *near_back_propagation(run)])
     return (
-        f"<p>{escape(state)}</p>\n{bullets(run.problems)}{tiles(run)}{cards(figures)}{_drawings(run.folder)}"
+        f"<p>{escape(state)}</p>\n{remarks}{tiles(run)}{cards(figures)}{_drawings(run.folder)}"
         + "<h2>Blocks</h2>\n<p>Shapes and receptive fields are in pixels, of a map and of the image.</p>\n"
         + texts(block_table(run))
         + _made_by(run.folder)
@@ -135,7 +142,7 @@ def _several_runs(runs: Sequence[Run], figures: Sequence[str], path: Path, above
         + texts(difference_table(groups), kind="labelled")
         + "<h2>Runs</h2>\n<p>Click a heading to sort, a name for the page of the run.</p>\n"
         + _runs_table(groups, path)
-        + bullets([f"{run.name}: {problem}" for run in runs for problem in run.problems])
+        + bullets([f"{run.name}: {text}" for run in runs for text in [*run.problems, *near_back_propagation(run)]])
         + _all_settings(groups)
     )
 

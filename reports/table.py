@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from consts import ACCURACY, DONE, TEST, metric_name
+from reports.blocks import near_back_propagation
 from reports.columns import (
     BEST,
     COLUMNS,
@@ -101,5 +102,6 @@ def _notes(groups: Sequence[Group]) -> Iterator[str]:
         for run in group.runs:
             remarks = [] if status(run) == DONE else [f"{status(run)}, epochs {progress(run)}"]
             remarks += [] if run in group.counted else ["not in the mean"]
-            if remarks or run.problems:
-                yield f"{run.name}: " + "; ".join([*remarks, *run.problems])
+            remarks += [*run.problems, *near_back_propagation(run)]
+            if remarks:
+                yield f"{run.name}: " + "; ".join(remarks)

@@ -222,8 +222,8 @@ class RunArgs(Section):
     log_interval: int = setting(50, "steps between two lines of training metrics", unit="steps", ge=1)
     diagnostics: tuple[Literal["alignment", "probes", "filters", "cka", "confusion"], ...] = setting(
         (),
-        "what to look at after every epoch: gradients against back-prop's, linear probes of every block, the first "
-        "kernels, similarity of the blocks, labels against guesses",
+        "what to look at after every epoch: gradients and signals against back-prop's, linear probes of every block, "
+        "the first kernels, similarity of the blocks, labels against guesses",
         shown="none",
     )
     progress_bar: bool = setting(True, "draw a progress bar (in a terminal)")

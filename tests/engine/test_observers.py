@@ -48,6 +48,20 @@ def test_what_is_measured_is_in_the_record_the_plots_and_the_page(run) -> None:
         assert words in page
 
 
+def test_signals_and_feedback_are_in_the_record_and_on_the_page(run) -> None:
+    assert run("--fa", "--diagnostics", "alignment", "--epochs", "1") == 0
+    [epoch] = [record for record in run.records() if record["kind"] == "epoch"]
+    assert all(0 <= epoch[f"inside/block_{block:02d}/signal_angle"] <= 180 for block in range(3))
+    assert all(70 < epoch[f"inside/block_{block:02d}/feedback_angle"] < 110 for block in (1, 2))
+    assert {"signal_cosine", "signal_ratio", "feedback_cosine", "feedback_ratio"} < {
+        name.rpartition("/")[2] for name in epoch
+    }
+    page = (run.last / "report.html").read_text()
+    for words in ("What a block receives at its output", "Of the weights through which a signal goes down"):
+        assert words in page
+    assert "works near back-propagation" not in page
+
+
 def test_labels_and_guesses_are_counted_over_the_whole_test_split(run) -> None:
     assert run("--dgl", "--diagnostics", "confusion", "--wandb", "offline") == 0
     with (run.last / "confusion.csv").open() as stream:
