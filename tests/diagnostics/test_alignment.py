@@ -126,7 +126,7 @@ def test_synthesisers_that_say_zero_have_no_direction() -> None:
 
 
 def test_the_last_block_of_a_local_method_learns_as_under_back_propagation() -> None:
-    found = compare(make_method("dgl"))
+    found = compare(make_method("dgl pooled"))
     assert found.gradients[2] == SAME
     assert all(abs(found.gradients[block].cosine) < 0.9 for block in (0, 1))
     assert found.signals == {}
@@ -140,7 +140,7 @@ def test_feedback_weights_do_not_reach_the_reference() -> None:
 
 
 def test_cosine_and_ratio_are_those_of_the_definition() -> None:
-    method, batch = make_method("dgl"), make_batch()
+    method, batch = make_method("dgl pooled"), make_batch()
     found = compare(method).gradients
     other = make_method("bp")
     other.backbone.load_state_dict(method.backbone.state_dict())
@@ -160,7 +160,7 @@ def test_frozen_blocks_are_left_out() -> None:
     assert list(compare(make_method("dfa", first_trainable_block=1)).signals) == [1, 2]
 
 
-@pytest.mark.parametrize("name", ["bp", "dgl", "predsim"])
+@pytest.mark.parametrize("name", ["bp", "dgl pooled", "predsim"])
 def test_dropout_does_not_blur_the_comparison(name: str) -> None:
     """A rule with heads draws other masks than back-propagation."""
     method, without = make_method(name, strided_backbone(dropout=0.5)), make_method(name)
