@@ -56,6 +56,7 @@ MEANS = {
     ],
     "dfa": ["--dfa"],
     "dni": ["--dni"],
+    "dni forward": ["--dni", "--unlock", "forward"],
     "critic": ["--critic"],
     "infopro": ["--infopro", "--label_loss", "softmax"],
     "predsim without similarity": ["--predsim", "--sim_loss_weight", "0"],

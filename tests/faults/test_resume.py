@@ -34,6 +34,7 @@ ROWS = {name: [f"--{name}", *DROPOUT] for name in methods.names()} | {
         *DROPOUT,
     ],
     "man": ["--dgl", "--man", *DROPOUT],
+    "synthetic inputs": ["--dni", "--unlock", "forward", *DROPOUT],
     "bio": ["--predsim", "--bio", *DROPOUT],
     "threads": ["--dgl", "--layer_parallel", "threads", *DROPOUT],
 }

@@ -332,6 +332,21 @@ def test_a_block_on_a_synthetic_input_does_not_wait_for_those_below() -> None:
     method.eval()(batch.x_BCHW)
 
 
+@pytest.mark.parametrize("settings", [{}, {"unlock": "forward"}, {"bp_lambda": 0.5}])
+def test_a_signal_waits_for_what_is_above_with_lambda_only(settings: dict[str, object]) -> None:
+    """Asked for in any order and with NaN from above, it is the same in every bit (feedback_and_targets, 11.2)."""
+    method = make("cdni", **settings)
+    trace, _ = method.run(make_batch())
+    shapes = [(6, *shape) for shape in method.backbone.out_shapes]
+
+    def signal(index: int, value: float) -> Tensor:
+        return method.signal(index, trace, torch.full(shapes[index], value, dtype=torch.float64))
+
+    first = {index: signal(index, 0.0) for index in (2, 1, 0)}
+    for index in (1, 2, 0):
+        assert torch.equal(signal(index, float("nan")), first[index]) != ("bp_lambda" in settings)
+
+
 @BOTH
 def test_a_block_that_steps_before_the_next_one_runs_gets_the_same_weights(name: str) -> None:
     """Update unlocking as in the paper: no bit differs from one step of all, so there is no setting for it."""
