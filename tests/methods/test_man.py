@@ -166,7 +166,7 @@ def test_a_copy_follows_its_own_network() -> None:
 
 
 def test_of_a_joined_block_the_first_is_followed() -> None:
-    method = make_method("dgl man", five_blocks(), module_ends=(0,), model="VGG8c")
+    method = make_method("dgl man", five_blocks(), module_ends=(0,), model="VGG8c", pred_aux_type="pooled")
     assert method.backbone.num_blocks == 2
     assert method.head(0).bias[0].weight.shape == (5, 4, 3, 3)  # block 1, at whose resolution the head stands
     assert method.head(0).head[0](torch.zeros(2, 5, 8, 8, dtype=torch.float64)).shape == (2, 5, 2, 2)
