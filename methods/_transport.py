@@ -1,13 +1,12 @@
-"""Convolutions and linear layers that send the error down through feedback weights ``B`` of their own.
+"""Convolutions and linear layers that send the error down through feedback weights ``B``.
 
 ``B`` replaces the transposed forward weights. The forward pass and the gradients of weight and bias are the plain
 layer's, by plain autograd. So a rule about the way down (fixed, sign-symmetric or learned feedback) is a rule about
-``B`` and leaves the loop over blocks as it is.
+``B`` (`methods._feedback`) and leaves the loop over blocks as it is.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,21 +17,24 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from layers.convolution import Conv2d
+from methods._feedback import Feedback, FeedbackLayer
 from utils import UsageError
+
+RANDOM = Feedback()
 
 
 class _Detour(torch.autograd.Function):
-    """Identity on a layer's output; backward, it also gives the layer's input the gradient ``pull(grad, x, B)``.
+    """Identity on a layer's output; backward, it also gives its input the gradient ``pull(told(grad), x, feedback)``.
 
     The layer itself ran on a detached input, so this is the input's only gradient. Saving ``x`` costs no memory: the
     layer keeps the same tensor for its weight's gradient.
     """
 
     @staticmethod
-    def forward(ctx: Any, out: Tensor, x: Tensor, feedback: Tensor, pull: Callable[..., Tensor]) -> Tensor:
+    def forward(ctx: Any, out: Tensor, x: Tensor, layer: FeedbackLayer, pull: Callable[..., Tensor]) -> Tensor:
         """Return ``out`` itself."""
-        ctx.save_for_backward(x, feedback)
-        ctx.pull = pull
+        ctx.save_for_backward(x, layer.feedback.weights(layer))
+        ctx.pull, ctx.told = pull, layer.feedback.told
         ctx.mark_dirty(out)  # else autograd would return a view, which an in-place ReLU may not overwrite
         return out
 
@@ -40,7 +42,8 @@ class _Detour(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """Compute in the type of the forward pass, which under autocast is narrower than that of ``B``."""
         x, feedback = ctx.saved_tensors
-        return grad, ctx.pull(grad, x.to(grad.dtype), feedback.to(grad.dtype)).to(x.dtype), None, None
+        pulled = ctx.pull(ctx.told(grad), x.to(grad.dtype), feedback.to(grad.dtype))
+        return grad, pulled.to(x.dtype), None, None
 
 
 def _pull_linear(grad: Tensor, x: Tensor, feedback: Tensor) -> Tensor:
@@ -55,31 +58,19 @@ def _pull_conv2d(grad: Tensor, x: Tensor, feedback: Tensor, *, geometry: tuple[A
     )[0]
 
 
-class FeedbackLinear(nn.Linear):
-    """A linear layer whose input gradient is ``grad @ B``.
-
-    Attributes:
-        B: feedback weights of the weight's shape, (out, in); a buffer.
-    """
-
-    B: Tensor
+class FeedbackLinear(FeedbackLayer, nn.Linear):
+    """A linear layer whose input gradient is ``grad @ B``, with B of the weight's shape, (out, in)."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
         if not input.requires_grad:
             return super().forward(input)
         out = F.linear(input.detach(), self.weight, self.bias)
-        return _Detour.apply(out, input, self.B, _pull_linear)
+        return _Detour.apply(out, input, self, _pull_linear)
 
 
-class FeedbackConv2d(Conv2d):
-    """A convolution whose input gradient is the transposed convolution with ``B``.
-
-    Attributes:
-        B: feedback weights of the weight's shape; a buffer.
-    """
-
-    B: Tensor
+class FeedbackConv2d(FeedbackLayer, Conv2d):
+    """A convolution whose input gradient is the transposed convolution with ``B``, of the weight's shape."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (B, C, H, W) to the convolution's output."""
@@ -93,7 +84,7 @@ class FeedbackConv2d(Conv2d):
             input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode), (0, 0)
             out = F.conv2d(input.detach(), self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
         pull = partial(_pull_conv2d, geometry=(self.stride, padding, self.dilation), groups=self.groups)
-        return _Detour.apply(out, input, self.B, pull)
+        return _Detour.apply(out, input, self, pull)
 
 
 FORMS: dict[type[nn.Module], type[nn.Module]] = {
@@ -101,30 +92,36 @@ FORMS: dict[type[nn.Module], type[nn.Module]] = {
 }  # fmt: skip
 
 
-def add_feedback(root: nn.Module) -> None:
-    """Give every layer with weights in ``root`` feedback weights, drawn like its forward weights, in place.
+def add_feedback(root: nn.Module, feedback: Feedback = RANDOM) -> list[FeedbackLayer]:
+    """Give every layer with weights in ``root`` feedback weights of the kind of ``feedback``, in place.
 
     The layers change their class and nothing else: parameters, their names and their values stay. Batch normalisation
     keeps its exact backward pass, and so does everything without parameters.
 
+    Returns:
+        These layers.
+
     Raises:
         UsageError: a layer has weights and no feedback form.
     """
+    found: list[FeedbackLayer] = []
     for layer in root.modules():
         kind = type(layer)
         if kind in FORMS:
-            assert isinstance(layer, nn.Linear | nn.Conv2d)
-            # PyTorch's default for both kinds of layer: uniform within 1 / sqrt(fan_in).
-            feedback = nn.init.kaiming_uniform_(torch.empty_like(layer.weight), a=math.sqrt(5))
-            layer.__class__ = FORMS[kind]  # type: ignore[assignment]
-            layer.register_buffer("B", feedback)
+            layer.__class__ = FORMS[kind]
+            assert isinstance(layer, FeedbackLayer)
+            layer.feedback = feedback
+            feedback.add(layer)
+            found.append(layer)
         elif next(layer.parameters(recurse=False), None) is not None and not isinstance(layer, _BatchNorm):
             raise UsageError(
                 f"a layer of type {kind.__name__} has weights but no feedback form; there is one for "
                 + " and ".join(sorted({form.__name__ for form in FORMS}))
             )
+    return found
 
 
 def feedback_pairs(root: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """Feedback weights and forward weights of every layer in ``root`` that has both."""
-    return [(layer.B, layer.weight) for layer in root.modules() if isinstance(layer, FeedbackLinear | FeedbackConv2d)]
+    layers = [layer for layer in root.modules() if isinstance(layer, FeedbackLayer)]
+    return [(layer.feedback.weights(layer), layer.weight) for layer in layers]

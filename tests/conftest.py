@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -29,6 +30,12 @@ RULES = dict(method_sections())  # with --rule, that rule alone
 def of_task(section: type[TaskArgs]) -> dict[str, object]:
     """Settings that switch a task on, with the settings that it requires."""
     return {section.weight_name(): 0.5} | dict.fromkeys(section.REQUIRES, True)
+
+
+def of_choices(rule: str, name: str) -> dict[str, tuple[str, dict[str, object]]]:
+    """A case for every word of a setting but its default."""
+    field = RULES[rule].model_fields[name]
+    return {f"{rule} {word}": (rule, {name: word}) for word in get_args(field.annotation) if word != field.default}
 
 
 # Every method, dgl with every task, and every setting that makes another training rule of one: method and settings by a
@@ -69,7 +76,9 @@ CASES: dict[str, tuple[str, dict[str, object]]] = (
         "predsim overlap": ("predsim", {"overlap": 2}),
         "dni lambda": ("dni", {"bp_lambda": 0.5}),
         "dni forward": ("dni", {"unlock": "forward"}),
+        "fa without derivatives": ("fa", {"ignore_derivative": True}),
     }
+    | of_choices("fa", "feedback")
 )
 
 
@@ -163,8 +172,8 @@ def make_method(case: str, backbone: Backbone | None = None, size: int = 8, **se
 
 
 def seed(case: str) -> None:
-    """What the engine does before every step, for the cases whose tasks draw; the others must do without."""
-    if {"inpaint", "cpc"} & {*case.split()}:
+    """What the engine does before every step, for the cases that draw; the others must do without."""
+    if {"inpaint", "cpc", "brsf", "weight_mirror"} & {*case.split()}:
         torch.manual_seed(1)
 
 
