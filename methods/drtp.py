@@ -28,16 +28,18 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from consts import block_name
 from methods._base import Traits
+from methods._broadcast import Broadcast
 from methods._signal import Trace
-from methods.dfa import DirectFeedbackAlignment
 
 
-class DirectRandomTargetProjection(DirectFeedbackAlignment):
+class DirectRandomTargetProjection(Broadcast):
     """The signal is a random projection of the label."""
 
     TRAITS = Traits(isolation="block")
 
-    def project(self, matrix_ND: Tensor, trace: Trace) -> Tensor:
+    def project(self, index: int, trace: Trace) -> Tensor:
         """``B_i y / B``, (B, D)."""
-        return matrix_ND[trace.batch.y_B] / len(trace.batch.y_B)
+        y_B = trace.batch.y_B
+        return self.feedback.get_buffer(block_name(index))[y_B] / len(y_B)

@@ -77,8 +77,10 @@ CASES: dict[str, tuple[str, dict[str, object]]] = (
         "dni lambda": ("dni", {"bp_lambda": 0.5}),
         "dni forward": ("dni", {"unlock": "forward"}),
         "fa without derivatives": ("fa", {"ignore_derivative": True}),
+        "dfa without derivatives": ("dfa", {"ignore_derivative": True}),
     }
     | of_choices("fa", "feedback")
+    | of_choices("dfa", "feedback")
 )
 
 
