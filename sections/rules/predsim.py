@@ -9,7 +9,7 @@ from sections.heads import HeadKind, Heads, Momentum
 from sections.labels import Smoothing, SuperClasses
 from sections.modules import Modules, Overlap
 from sections.phases import Phases
-from sections.rule import MethodArgs
+from sections.rule import MethodArgs, recipe
 from sections.task import Tasks
 from sections.tasks._base import INNER
 
@@ -20,6 +20,7 @@ class PredsimArgs(MethodArgs):
     """Prediction and similarity matching (predsim)."""
 
     GROUPS = (Smoothing, SuperClasses, Heads, Momentum, Modules, Overlap, Phases, Tasks)
+    RECIPE = recipe(learning_rate=0.03)
     BLOCKS_ALONE = True
 
     pred_aux_type: HeadKind = again(Heads, "pred_aux_type", "linear", needs=CLASSIFIES)
