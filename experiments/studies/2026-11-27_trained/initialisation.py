@@ -1,4 +1,4 @@
-"""A training run whose convolutions begin as He et al. (arXiv 1502.01852) have it: ``python initialisation.py [flags]``.
+"""A training run whose convolutions begin as He et al. have it (arXiv 1502.01852): ``initialisation.py [flags]``.
 
 Normal weights of variance 2 / fan_in and biases of zero, in place of torch's uniform ones; everything else as in
 ``python main.py [flags]``.
@@ -37,5 +37,5 @@ def build_he(*args: Any) -> Backbone:
 if __name__ == "__main__":
     assert engine.trainer  # loaded before the network's room is changed
     torch.set_num_threads(1)
-    networks.build_from_table = build_he
+    networks.build_from_table = build_he  # type: ignore[assignment]
     sys.exit(main.main(sys.argv[1:]))
