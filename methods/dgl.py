@@ -18,8 +18,8 @@ Deviations:
        gradients are the same, because the output handed on is the one from before the update.
     2. Heads read the block's output behind its pool. In the authors' code (eugenium/DGL) a pool is the first layer of
        the next block, so that their heads read the map before it.
-    3. Heads are linear by default (`--pred_aux_type`), which on held-out images were ahead of wider ones at the rates of
-       the search (study 2026-11-27_trained); the thesis had an MLP on the full map, the paper MLP-SR.
+    3. Heads are linear by default (`--pred_aux_type`), which on held-out images were no worse than wider ones (study
+       2026-11-27_trained); the thesis had an MLP on the full map, the paper MLP-SR.
     4. The paper's MLP-SR head has three hidden layers, which is ``--pred_aux_type mlp_sr --aux_mlp_n_hidden_layers 3``;
        our default is 1.
     5. Pools whose size does not divide the map's average other windows than theirs where the remainder is two or more
