@@ -10,6 +10,7 @@ import torch
 
 from diagnostics.alignment import Alignment, agreement, alignment
 from methods._base import Method
+from methods._feedback import FEEDBACK
 from methods._signal import Trace
 from methods._transport import FORMS
 from tests.conftest import CASES, backbone_of, gradients, make_batch, make_method, strided_backbone
@@ -108,6 +109,22 @@ def test_feedback_is_compared_with_the_weights_it_stands_for() -> None:
     assert compare(method).feedback == dict.fromkeys((1, 2), (-1, 180, 2))
     assert len(method.feedback_pairs(2)) == 3
     assert not compare(make_method("dfa")).feedback
+
+
+def test_feedback_of_the_weights_signs_has_the_cosine_of_mean_and_root_mean_square() -> None:
+    """Of one layer ``s sign(W)`` and W have the cosine ``mean |W| / rms W``."""
+    method = make_method("fa", feedback="usf")
+    weight = method.backbone.blocks[1].features[0].weight.detach()
+    expected = float(weight.abs().mean() / weight.square().mean().sqrt())
+    assert compare(method).feedback[1].cosine == pytest.approx(expected, rel=1e-9)
+    assert expected > 0.8
+
+
+@pytest.mark.parametrize("word", FEEDBACK)
+def test_every_feedback_is_compared(word: str) -> None:
+    found = compare(make_method("fa", feedback=word)).feedback
+    assert list(found) == [1, 2]
+    assert all(each.ratio > 0 for each in found.values())
 
 
 def test_feedback_equal_to_the_weights_makes_every_signal_the_true_one() -> None:
