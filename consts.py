@@ -137,6 +137,7 @@ PROBE_ACCURACY, CKA = "probe_accuracy", "cka_"  # the second begins a name: insi
 # The parts of a block's loss where it has several, without their weights; those of tasks are made by `loss_name`.
 PRED_LOSS = "pred_loss"  # the method's own
 CASCADE_LOSS = "cascade_loss"  # what a critic learns from; no part of its block's
+INVERSE_LOSS = "inverse_loss"  # what an inverse learns from
 RECONSTRUCTION = "reconstruction_error"  # of an inverse, over the mean square of what it reconstructs
 
 

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from layers.dropout import Dropout
 from layers.saved import SavedBytes
 
+# Those that work on every value alone; rules that must know where a block's activation is look for one of these.
+ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.Tanh)
+
 
 class InputSpec(Protocol):
     """What a network must know of its data; `datamodules.base.DataSpec` has it."""
@@ -105,6 +108,19 @@ class Block(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map (B, *in_shape) to (B, *out_shape)."""
         return self.pool(self.dropout(self.features(x_BCHW)))
+
+
+def layers_of(*modules: nn.Module) -> list[nn.Module]:
+    """What runs one after the other in ``modules``: sequences and blocks dissolved, identities left out."""
+    found: list[nn.Module] = []
+    for module in modules:
+        if isinstance(module, Block):
+            found += layers_of(module.features, module.dropout, module.pool)
+        elif type(module) is nn.Sequential:
+            found += layers_of(*module)
+        elif not isinstance(module, nn.Identity):
+            found.append(module)
+    return found
 
 
 def merged(blocks: Sequence[Block]) -> Block:

@@ -59,6 +59,11 @@ def step_output(num_blocks: int, done: Mapping[int, BlockResult]) -> StepOutput:
     return StepOutput(logits, [done[index].loss if index in done else None for index in blocks], parts)
 
 
+def wide(x: Tensor) -> Tensor:
+    """The values in float32 or wider, for rules that take differences of them."""
+    return x.float() if x.dtype.itemsize < 4 else x
+
+
 class Phases:
     """Which blocks learn when: all of them at once, or one in each of as many phases (``--sequential``).
 

@@ -33,6 +33,7 @@ class Trace:
         loss: the network's loss, detached.
         random: what was about to be drawn before each block that will be computed again.
         kept: what `hand_over` and `signal` leave for `learn`: guesses with a graph of their own, and their targets.
+        parts: scalars to be reported, by name.
     """
 
     batch: Batch
@@ -43,6 +44,7 @@ class Trace:
     loss: Tensor
     kept: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     random: dict[int, RandomState] = field(default_factory=dict)
+    parts: dict[str, Tensor] = field(default_factory=dict)
 
 
 class SignalMethod(Method):
@@ -133,4 +135,4 @@ class SignalMethod(Method):
         if loss is not None:
             loss.backward()
         absent: list[Tensor | None] = [None] * self.last
-        return StepOutput([*absent, trace.logits_BN], [*absent, trace.loss])
+        return StepOutput([*absent, trace.logits_BN], [*absent, trace.loss], trace.parts)

@@ -78,6 +78,10 @@ CASES: dict[str, tuple[str, dict[str, object]]] = (
         "dni forward": ("dni", {"unlock": "forward"}),
         "fa without derivatives": ("fa", {"ignore_derivative": True}),
         "dfa without derivatives": ("dfa", {"ignore_derivative": True}),
+        "tp without difference": ("tp", {"target_rule": "tp"}),
+        "tp sdtp": ("tp", {"target_rule": "sdtp"}),
+        "tp ao_sdtp": ("tp", {"target_rule": "ao_sdtp", "auxiliary_outputs": 7}),
+        "ldrl steps": ("ldrl", {"inverse_steps": 3}),
     }
     | of_choices("fa", "feedback")
     | of_choices("dfa", "feedback")
@@ -175,7 +179,7 @@ def make_method(case: str, backbone: Backbone | None = None, size: int = 8, **se
 
 def seed(case: str) -> None:
     """What the engine does before every step, for the cases that draw; the others must do without."""
-    if {"inpaint", "cpc", "brsf", "weight_mirror"} & {*case.split()}:
+    if {"inpaint", "cpc", "brsf", "weight_mirror", "tp", "ldrl", "ddtp"} & {*case.split()}:
         torch.manual_seed(1)
 
 

@@ -209,7 +209,11 @@ def change_without_effect(method: Method, batch: Batch, case: str) -> None:
     torch.testing.assert_close(copy.deepcopy(method).fill_grads(batch).logits[-1], output.logits[-1])
 
 
-@pytest.mark.parametrize("case", CASES)
+# Targets that are off by all that inverses cannot reconstruct; what the difference of the others is for.
+DO_NOT_LEARN = {"tp without difference"}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case not in DO_NOT_LEARN])
 @pytest.mark.parametrize(("network", "precision"), [("BasicCNN", "fp32"), ("VGGs", "bf16"), ("VGG8c", "bf16")])
 def test_loss_falls_on_a_fixed_batch(case: str, network: str, precision: str) -> None:
     size = 16 if network == "VGG8c" else 8
