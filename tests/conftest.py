@@ -82,6 +82,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = (
         "tp sdtp": ("tp", {"target_rule": "sdtp"}),
         "tp ao_sdtp": ("tp", {"target_rule": "ao_sdtp", "auxiliary_outputs": 7}),
         "ldrl steps": ("ldrl", {"inverse_steps": 3}),
+        "dualprop sweeps": ("dualprop", {"nudge": 1.0, "mixture": 0.0, "sweeps": 3}),
     }
     | of_choices("fa", "feedback")
     | of_choices("dfa", "feedback")
