@@ -62,6 +62,14 @@ def test_signals_and_feedback_are_in_the_record_and_on_the_page(run) -> None:
     assert "works near back-propagation" not in page
 
 
+def test_reconstructions_by_inverses_are_drawn_over_epochs(run) -> None:
+    assert run("--tp", "--epochs", "1") == 0
+    [epoch] = [record for record in run.records() if record["kind"] == "epoch"]
+    assert all(epoch[f"train/block_{block:02d}/reconstruction_error"] > 0 for block in (1, 2))
+    assert (run.last / "plots" / "reconstruction.svg").exists()
+    assert "Mean square of what an inverse misses" in (run.last / "report.html").read_text()
+
+
 def test_labels_and_guesses_are_counted_over_the_whole_test_split(run) -> None:
     assert run("--dgl", "--diagnostics", "confusion", "--wandb", "offline") == 0
     with (run.last / "confusion.csv").open() as stream:
