@@ -45,6 +45,10 @@ Deviations:
        onehot``, the gradient of a binary cross-entropy summed over classes and over the batch: the weights' gradients
        are sums, not means. Its RMSprop hides the factor; SGD would not. ``sign`` is divided by B for the same reason.
     6. ``low_rank`` in its direct form, from the logits; ``bidirectional`` is our reading of its abstract.
+    7. ``sign`` needs a tenth of the default learning rate or less. Its signal does not fade as the network learns, and
+       its constant part, ``B_i 1 / B``, moves the shifts of the normalisation always the same way.
+    8. With a short memory ``correlation`` fails: ``B_i e`` takes outputs out of correlation with the error, and that is
+       not the loss's way down. With a long one the drawn B_i stays for a while and the network aligns with it.
 
 Reference numbers:
     From the paper's abstract: MNIST 1.45 % test error with dropout. biotorch's "DFA" broadcasts through a kernel and is
