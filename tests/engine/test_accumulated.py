@@ -36,7 +36,7 @@ def train(method: Method, parts: int, steps: range = range(4), **settings: objec
     return method.state_dict() | {name: torch.tensor(value) for name, value in totals.sums.items()}
 
 
-@pytest.mark.parametrize("case", ["bp", "dgl", "dfa", "dni", "dgl rotate"])
+@pytest.mark.parametrize("case", ["bp", "dgl", "dfa", "dni", "ldrl", "dualprop", "dgl rotate"])
 @pytest.mark.parametrize("parts", [2, 3])
 def test_without_batch_norm_it_is_the_whole_batch(case: str, parts: int) -> None:
     """Where every loss is a mean over images that know nothing of each other, to rounding."""
