@@ -42,8 +42,8 @@ Deviations:
        code means to scale B after mirroring, but its line has no effect, and it mirrors for an epoch before it trains.
     7. Rows of sparse B are scaled to the variance of full ones.
     8. Adam adds its decay to the gradient, where W and B differ; there the law of ``kolen_pollack`` holds nearly.
-    9. With ``random``, ``sparse`` and ``few_bits`` BasicCNN stays below 90 % on digits after eight epochs at the default
-       learning rate; biotorch takes a hundredth of back-prop's for such feedback on LeNet.
+    9. With ``random``, ``sparse`` and ``few_bits`` BasicCNN stays below 90 % on digits in eight epochs at the default
+       learning rate; biotorch takes a hundredth of back-prop's for random feedback on LeNet.
 
 Reference numbers:
     biotorch, CIFAR-10 test error, best epoch on 5,000 held-out images, 250 epochs: LeNet without normalisation 46.69 %
