@@ -61,8 +61,8 @@ def fact_words() -> dict[str, str]:
     return {
         "built_in": "a network of the project, as --model BasicCNN",
         "from_library": "--model torchvision:NAME or timm:NAME",
-        "trained_modules": "more than one block that learns, since it concerns those before the last; give "
-        "--num_modules above 1, or train more blocks",
+        "trained_modules": "more than one block that learns, since it concerns those before the last: train more of "
+        "them (--first_trainable_block, --num_modules)",
         "blocks_alone": f"a rule whose blocks learn on their own, without a signal or weights from above: {alone}",
         "decodes": f"--ssl with --ssl_task {drawing}, or a weight of such a task",
         "augments": "--random_crop, --random_resized_crop, --random_horizontal_flip or --random_erasing",

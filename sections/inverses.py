@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from sections.fields import Above, Section, setting
+from sections.fields import Above, Section, again, setting
 from sections.labels import Smoothing
 from sections.rule import MethodArgs
+from sections.tasks._base import INNER
+
+OF_OUTPUT = {"target_rule": ("sdtp", "ao_sdtp")}  # of a rule that has the setting
 
 
 class Inverses(Section):
@@ -28,4 +31,10 @@ class ChainArgs(MethodArgs):
 
     GROUPS = (Smoothing, Inverses)
 
-    target_step: float = setting(1.0, "step with which targets are made, on each image's own loss", gt=0, le=10)
+    # The only block that learns gets its target from the loss: without an inverse, unless that of the output is one.
+    target_step: float = setting(
+        1.0, "step with which targets are made, on each image's own loss", gt=0, le=10, needs=INNER, unless=OF_OUTPUT
+    )
+    inverse_noise: float = again(Inverses, "inverse_noise", 0.1, needs=INNER, unless=OF_OUTPUT)
+    inverse_steps: int = again(Inverses, "inverse_steps", 1, needs=INNER, unless=OF_OUTPUT)
+    inverse_rate_scale: float = again(Inverses, "inverse_rate_scale", 1.0, needs=INNER, unless=OF_OUTPUT)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import cli
+import main
 from datamodules.base import Batch
 from heads.inverse import BlockInverse, Seen, Weights, run
 from layers.normalisation import untracked
@@ -307,3 +308,15 @@ def test_what_is_out_of_range_or_without_effect_is_one_line(words: str) -> None:
     with pytest.raises(UsageError) as refusal:
         cli.parse(words.split())
     assert "\n" not in str(refusal.value) and refusal.value.exit_code == 2
+
+
+@pytest.mark.parametrize("rule", ["tp", "ldrl"])
+@pytest.mark.parametrize("flag", ["target_step", "inverse_steps", "inverse_noise", "inverse_rate_scale"])
+def test_what_inverses_need_is_refused_where_there_is_none(rule: str, flag: str, capsys) -> None:
+    """A single block that learns has its target from the loss; without a gradient, an inverse of the output remains."""
+    words = [f"--{rule}", "--first_trainable_block=-1", f"--{flag}=2", "--print_config"]
+    assert main.main(words) == 2
+    error = capsys.readouterr().err
+    assert f"--{flag} has no effect: it needs more than one block that learns" in error and error.count("\n") == 1
+    assert main.main([f"--{rule}", f"--{flag}=2", "--print_config"]) == 0
+    assert rule != "tp" or main.main([*words, "--target_rule=sdtp"]) == 0
