@@ -31,7 +31,7 @@ NUM_CHECKED, NUM_WORKERS = 20, 2
 
 
 def network(model: str) -> tuple[list[nn.Module], list[nn.Module]]:
-    """The blocks of ``model``, and the head of each (dgl's default): equal weights every time, torch's own layers."""
+    """The blocks of ``model``, and the head of each (pooled): equal weights every time, torch's own layers."""
     method = build_method(settings("dgl", model, 2))
     method.to(memory_format=torch.contiguous_format)  # as torch builds them
     for layer in method.modules():
