@@ -70,12 +70,12 @@ def load(name: str, setting: Setting) -> Any:
     """The peer of a `known` name; its libraries are imported now."""
     kind, colon, words = name.partition(":")
     if kind in ENGINES:
-        from benchmarks.engine import random_images
+        from benchmarks.engine import random_images, settings
         from benchmarks.peers.by_hand import HYPERPARAMETERS
         from benchmarks.peers.own import Own
 
         others = HYPERPARAMETERS | (_overrides(words) if colon else {})
-        args = build_args({"method": kind, "model": setting.model, "batch_size": setting.batch_size} | others)
+        args = settings(kind, setting.model, setting.batch_size, **others)
         return Own(args, random_images(setting.num_images))
     if kind == "lightning":
         from benchmarks.peers.lightning import Lightning
