@@ -130,7 +130,7 @@ def test_a_settings_file_can_be_used_where_its_rule_is_elsewhere(tmp_path: Path)
         ([*OWN, "--temperature", "0"], "--temperature '0': allowed is a number, above 0"),
         ([*OWN, "--ssl"], "--ssl has no effect with --method"),
         ([*OWN, "--dgl"], "exclude each other; give one"),
-        (["--method", "my/tempered"], "allowed is one of bp, cdni, critic, dfa, dgl"),
+        (["--method", "my/tempered"], "allowed is one of bp, cdni, critic, ddtp, dfa"),
         (["--method", "my/none.py"], "--method my/none.py: cannot read "),
         (["--method", "my"], "or the path of a file that ends in .py"),
         (["--method", "my/tempered.py:Tempered"], "a file holds one rule; give its path without what stands behind"),
@@ -356,7 +356,7 @@ FAULTS = {
     "a rule's flag": (RULE.replace("temperature", "dgl"), "--dgl is a flag of every run; rename the setting"),
     "a flag for files": (RULE.replace("temperature", "config"), "--config is a flag of every run; rename the setting"),
     "syntax": (RULE.replace("GROUPS = (", "GROUPS = = ("), "line 21 of own.py: SyntaxError: invalid syntax"),
-    "error": (RULE.replace("class Tempered(", "1 / 0\n\nclass Tempered("), "line 27 of own.py: ZeroDivisionError"),
+    "error": (RULE.replace("class Tempered(", "1 / 0\n\nclass Tempered("), "line 28 of own.py: ZeroDivisionError"),
     "missing import": (RULE.replace("heads.build", "beside"), "line 8 of own.py: ModuleNotFoundError: No module named"),
     "setting without type": (RULE.replace("temperature: float", "temperature"), "line 18 of own.py: PydanticUserError"),
 }  # fmt: skip

@@ -74,4 +74,5 @@ def test_gradients_are_those_of_the_sum_of_all_losses(more: dict[str, object]) -
             total = total + 0.7 * simclr(oracle.simclr.heads[block_name(index)](features_BCHW[:12]), 0.5)
     total.backward()
     for key, gradient in gradients(oracle).items():
-        torch.testing.assert_close(gradients(method)[key], gradient, rtol=1e-8, atol=1e-11, msg=key)
+        # A bias in front of BatchNorm has a gradient of zero, and rounding in its place.
+        torch.testing.assert_close(gradients(method)[key], gradient, rtol=1e-8, atol=1e-10, msg=key)
