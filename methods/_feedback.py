@@ -8,7 +8,6 @@ changes them, and, for few bits, how exactly the error is told.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +22,13 @@ class FeedbackLayer(nn.Module):
     Attributes:
         weight: forward weights, (out, ...).
         B: what the feedback keeps for the layer, of the weight's shape; absent where it needs nothing.
+        place: where the rule keeps feedback weights that the optimiser trains: a list, and the position in it.
         feedback: what decides about the way down.
     """
 
     weight: Tensor
     B: Tensor
+    place: tuple[nn.ParameterList, int]
     feedback: Feedback
 
 
@@ -73,9 +74,8 @@ class Feedback:
         """Give the layer what it needs."""
         layer.register_buffer("B", drawn_like(layer.weight))
 
-    def parameters(self, layer: FeedbackLayer) -> Sequence[nn.Parameter]:
-        """What the optimiser trains for the layer beside the network's own."""
-        return ()
+    def collect(self, layer: FeedbackLayer, learned: nn.ParameterList) -> None:
+        """Append what the optimiser trains for the layer beside the network's own."""
 
     def weights(self, layer: FeedbackLayer) -> Tensor:
         """The weights for the way down, of the forward weights' shape."""
@@ -127,26 +127,31 @@ class RedrawnMagnitudes(FixedMagnitudes):
         layer.B.uniform_(0, 1 / math.sqrt(fan_in(layer.weight)), generator=batch.generator)
 
 
+def trained(layer: FeedbackLayer) -> Tensor:
+    """The feedback weights of a layer that the optimiser trains, from where the rule keeps them."""
+    learned, place = layer.place
+    return learned[place]
+
+
 class KolenPollack(Feedback):
     """Weights of their own that take every step of the forward weights, so that weight decay makes both equal."""
 
     def add(self, layer: FeedbackLayer) -> None:
-        """Draw them; they are parameters of the rule and not of the network, hence not registered in the layer."""
-        object.__setattr__(layer, "B", nn.Parameter(drawn_like(layer.weight.detach())))
+        """Nothing: B is a parameter of the rule and not of the network."""
 
-    def parameters(self, layer: FeedbackLayer) -> Sequence[nn.Parameter]:
-        """B."""
-        assert isinstance(layer.B, nn.Parameter)
-        return (layer.B,)
+    def collect(self, layer: FeedbackLayer, learned: nn.ParameterList) -> None:
+        """Draw B; the layer notes its place and not B, which is another object once the rule is on another device."""
+        layer.place = (learned, len(learned))
+        learned.append(nn.Parameter(drawn_like(layer.weight.detach())))
 
     def weights(self, layer: FeedbackLayer) -> Tensor:
         """B, without a graph."""
-        return layer.B.detach()
+        return trained(layer).detach()
 
     def after(self, layer: FeedbackLayer) -> None:
         """B's gradient is the forward weights'."""
         if layer.weight.grad is not None:
-            layer.B.grad = layer.weight.grad.clone()
+            trained(layer).grad = layer.weight.grad.clone()
 
 
 class WeightMirror(Feedback):

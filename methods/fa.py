@@ -79,10 +79,11 @@ class FeedbackAlignment(SignalMethod):
         self.kind = FEEDBACK[args.feedback](args)
         self.learned = nn.ModuleDict()  # feedback weights that the optimiser trains, by block
         for index in range(self.first_trainable, backbone.num_blocks):
-            layers = [layer for part in self._parts(index) for layer in add_feedback(part, self.kind)]
-            own = [weights for layer in layers for weights in self.kind.parameters(layer)]
-            if own:
-                self.learned[block_name(index)] = nn.ParameterList(own)
+            learned = nn.ParameterList()
+            for layer in [layer for part in self._parts(index) for layer in add_feedback(part, self.kind)]:
+                self.kind.collect(layer, learned)
+            if len(learned):
+                self.learned[block_name(index)] = learned
             if args.ignore_derivative:
                 straighten(*self._parts(index))
 

@@ -17,6 +17,7 @@ from layers.straight import StraightReLU, straighten
 from methods import _feedback
 from methods._base import Method
 from methods._feedback import FEEDBACK, FeedbackLayer, few_bits
+from methods._feedback import trained as of_rule
 from methods._transport import add_feedback
 from sections.rules.fa import FaArgs
 from tests.conftest import gradients, make_batch, make_method
@@ -143,7 +144,7 @@ def test_redrawn_sizes_come_from_the_steps_generator_and_are_not_saved() -> None
 def test_kolen_pollack_from_equal_weights_stays_back_propagation() -> None:
     method, whole = make_method("fa", feedback="kolen_pollack"), make_method("bp")
     for layer in layers(method):
-        layer.B.data.copy_(layer.weight.data)
+        of_rule(layer).data.copy_(layer.weight.data)
     optimizers = [torch.optim.SGD(m.param_groups(), lr=0.05, momentum=0.9, weight_decay=0.01) for m in (method, whole)]
     for step in range(4):
         for trained, optimizer in zip((method, whole), optimizers, strict=True):
@@ -181,13 +182,16 @@ def test_kolen_pollack_weights_are_the_rules_and_not_the_networks() -> None:
     method, whole = make_method("fa", feedback="kolen_pollack", first_trainable_block=1), make_method("bp")
     assert method.backbone.state_dict().keys() == whole.backbone.state_dict().keys()
     own = [weights for name in ("block_01", "block_02") for weights in method.learned[name]]
-    assert [id(w) for w in own] == [id(layer.B) for layer in layers(method)]
+    assert [id(w) for w in own] == [id(of_rule(layer)) for layer in layers(method)]
     twin = copy.deepcopy(method)
-    assert all(layer.B is weights for layer, weights in zip(layers(twin), twin.learned.parameters(), strict=True))
+    assert all(
+        of_rule(layer) is weights for layer, weights in zip(layers(twin), twin.learned.parameters(), strict=True)
+    )
     assert not {id(w) for w in own} & {id(w) for w in twin.learned.parameters()}
     fill(method)
     for layer in layers(method):
-        assert torch.equal(layer.B.grad, layer.weight.grad) and layer.B.grad.data_ptr() != layer.weight.grad.data_ptr()
+        grad = of_rule(layer).grad
+        assert torch.equal(grad, layer.weight.grad) and grad.data_ptr() != layer.weight.grad.data_ptr()
 
 
 # Weight mirror
