@@ -54,12 +54,12 @@ def matching(settings: dict[str, object], groups: Sequence[Group]) -> Group | No
 
 def line_of(group: Group) -> str:
     """What the runs of a group reached, on which data and machine, and how long one of them took."""
-    run, time = group.counted[0], group.spread(TRAIN_TIME.key)
+    run, time = group.counted[0], group.spread("train_cpu_s")
     seeds = f"{len(group.counted)} seed" + "s" * (len(group.counted) > 1)
     data = DATA.get(run.text("dataset"), run.text("dataset"))
-    took = TRAIN_TIME.show(time.mean if time else None)
+    took = f"{TRAIN_TIME.show(time.mean)} of work in training" if time and time.mean else "trained"
     machine = f"{run.text('machine')}, {run.text('precision')}"
-    return f"{expected(group)} ({data}, {seeds}); {took} of training on {machine}."
+    return f"{expected(group)} ({data}, {seeds}); {took} on {machine}."
 
 
 def filled_config(text: str, group: Group | None) -> str:

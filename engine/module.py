@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -50,6 +50,18 @@ class Chunks:
             first = last
 
 
+class Instant(NamedTuple):
+    """A moment on the wall clock, and how long this process has worked by then, all threads together."""
+
+    clock_s: float
+    cpu_s: float
+
+    @classmethod
+    def now(cls) -> Instant:
+        """The present one."""
+        return cls(time.perf_counter(), time.process_time())
+
+
 class TrainingModule(pl.LightningModule):
     """Trains ``method`` on ``feeds``; everything that a checkpoint must hold is here.
 
@@ -57,6 +69,7 @@ class TrainingModule(pl.LightningModule):
         step: optimiser steps taken so far, over the whole run.
         interval: sums of the metrics since the last log line.
         train_s: seconds spent in training steps so far.
+        train_cpu_s: what this process worked in that time, all threads together; on a busy machine it tells more.
         peak_bytes, reserved_bytes: the most memory allocated and reserved (`engine.devices`) with earlier layouts; a
             recorded step's own memory counts, which torch does not count as allocated.
         best: the best epoch's number (from 1), and its accuracies.
@@ -84,7 +97,7 @@ class TrainingModule(pl.LightningModule):
         self.run_log, self.stop, self.observers = log, stop, observers
         self.optimizer = build_optimizer(args.optim, method)
         self.steps = Steps(args, method, feeds[TRAIN])
-        self.step, self.train_s, self.time_s = 0, 0.0, 0.0
+        self.step, self.train_s, self.train_cpu_s, self.time_s = 0, 0.0, 0.0, 0.0
         self._clock = time.monotonic()
         self.best: dict[str, Any] = {"epoch": 0, "chosen": -1.0, "test": None}
         self.interval, self.epoch_totals = Totals(), Totals()
@@ -158,7 +171,7 @@ class TrainingModule(pl.LightningModule):
 
     def training_step(self, chunk: range, index: int) -> None:
         """Take every step of ``chunk``, then write one line of metrics."""
-        begin, before = time.perf_counter(), self.interval.num_images
+        begin, before = Instant.now(), self.interval.num_images
         if self.phase != self.method.phases.now:
             self.begin_phase()
         self.take(chunk)
@@ -207,9 +220,11 @@ class TrainingModule(pl.LightningModule):
         assert self.progress is not None
         self.progress.advance(f"epoch {step // self.steps_per_epoch + 1}/{self.args.optim.epochs}")
 
-    def _note_time(self, begin: float) -> float:
-        seconds = time.perf_counter() - begin
+    def _note_time(self, begin: Instant) -> float:
+        now = Instant.now()
+        seconds = now.clock_s - begin.clock_s
         self.train_s += seconds
+        self.train_cpu_s += now.cpu_s - begin.cpu_s
         self.note_wall_time()
         return seconds
 

@@ -25,6 +25,7 @@ def state_of(module: TrainingModule) -> dict[str, Any]:
         "phase": module.method.phases.now,
         "ranking": None if curriculum is None else curriculum.ranking_P,
         "train_s": module.train_s,
+        "train_cpu_s": module.train_cpu_s,
         "time_s": module.time_s,
         "best": module.best,
         "interval": module.interval.state(),
@@ -59,5 +60,6 @@ def restore(module: TrainingModule, state: dict[str, Any]) -> None:
     with checkpoint.fitting():
         load_state(module.optimizer, state["optimizer"])
         module.step, module.train_s, module.time_s = state["step"], state["train_s"], state["time_s"]
+        module.train_cpu_s = state.get("train_cpu_s", 0.0)  # earlier checkpoints have none
         module.best = state["best"]
         module.interval, module.epoch_totals = Totals(**state["interval"]), Totals(**state["epoch_totals"])

@@ -76,6 +76,7 @@ def _summarise(module: TrainingModule, status: str) -> dict[str, Any]:
         "block_test_accuracy": [final.get(metric_name(TEST, ACCURACY, index)) for index in range(num_blocks)],
         "wall_s": round(module.time_s, 2),
         "train_s": round(module.train_s, 2),
+        "train_cpu_s": round(module.train_cpu_s, 2),
         "images_per_second": round(module.step * module.args.optim.batch_size / max(module.train_s, 1e-9), 1),
         "peak_memory_bytes": module.peak_bytes,
         "peak_reserved_bytes": module.reserved_bytes or None,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from consts import DONE
-from reports.columns import BEST, FINAL, MEMORY, NOTHING, TRAIN_TIME, Column
+from reports.columns import BEST, FINAL, MEMORY, NOTHING, Column
 from reports.groups import Group, differing, group_runs, label_of
 from reports.runs import Run, printable
 
@@ -63,10 +63,11 @@ def cells(row: Row) -> tuple[str, ...]:
     """A line as text, in the order of `HEADER`."""
     group, run = row.group, row.group.counted[0]
     augmented = [run.config.get(name) for name in ("random_crop", "random_horizontal_flip")]
+    time = "train_s" if run.text("device").startswith("cuda") else "train_cpu_s"
     return (
         run.text("model"), run.text("epochs"), "yes" if all(augmented) else "in part" if any(augmented) else "no",
         row.label, LEARNS_FROM.get(run.text("isolation"), NOTHING), accuracy(group, FINAL), _gap(row),
-        _ratio(row, TRAIN_TIME), _ratio(row, MEMORY), "yes" if run.text("blocks_alone") == "True" else "no",
+        _ratio(row, time), _ratio(row, MEMORY.key), "yes" if run.text("blocks_alone") == "True" else "no",
         str(len(group.counted)),
     )  # fmt: skip
 
@@ -84,9 +85,12 @@ def _gap(row: Row) -> str:
     return NOTHING if own is None or not other or row.group is row.reference else f"{own.mean - other.mean:+.2f}"
 
 
-def _ratio(row: Row, column: Column) -> str:
-    """How many times what back-propagation takes; unknown where the runs were made on machines that differ."""
-    own, other = row.group.spread(column.key), row.reference and row.reference.spread(column.key)
+def _ratio(row: Row, key: str) -> str:
+    """How many times what back-propagation takes; unknown where the runs were made on machines that differ.
+
+    On a CPU it is the time that the process worked, since others may have had the cores in between.
+    """
+    own, other = row.group.spread(key), row.reference and row.reference.spread(key)
     if own is None or not other or not other.mean:
         return NOTHING
     machines = {run.text("machine") for run in (*row.group.counted, *(row.reference.counted if row.reference else ()))}

@@ -25,7 +25,7 @@ from utils import UsageError, UserError, write_text
 RECORDS = "results.csv"
 SETTINGS, BLOCKS = "settings", "block_test_accuracy"
 WORDS = ("status", "method", "model", "dataset")
-FACTS = ("isolation", "blocks_alone", "chosen_on", "machine")
+FACTS = ("isolation", "blocks_alone", "chosen_on", "train_cpu_s", "machine")
 MADE_BY = ("commit", "uncommitted_changes", "torch", "python", "config")
 FIELDS = (
     "run", *WORDS, *(column.key for column in COLUMNS), BLOCKS, *FACTS, *MADE_BY, SETTINGS,

@@ -25,7 +25,13 @@ def measured() -> ModuleType:
 
 
 def run_of(settings: dict[str, object], seed: int, final: float, **changes: object) -> Run:
-    summary = {"status": "done", "final_test_accuracy": final, "train_s": 3600, "chosen_on": "test", "machine": "EPYC"}
+    summary = {
+        "status": "done",
+        "final_test_accuracy": final,
+        "train_cpu_s": 3600,
+        "chosen_on": "test",
+        "machine": "EPYC",
+    }
     config = settings | {"dataset": "folder", "data_dir": "elsewhere", "precision": "bf16", "seed": seed} | changes
     return Run(Path(), f"run{seed}{final}", summary, config, [], [], ())
 
@@ -45,7 +51,7 @@ def test_the_line_stands_above_the_command_once_and_goes_with_its_runs(measured:
     filled = measured.filled_config(text, group)
     line = filled.splitlines()[1]
     assert line.startswith("# Measured: 81.00 ± 1.41 % test accuracy after the last epoch")
-    assert "JPEG copy of CIFAR-10, 2 seeds" in line and "1:00:00 of training on EPYC, bf16" in line
+    assert "JPEG copy of CIFAR-10, 2 seeds" in line and "1:00:00 of work in training on EPYC, bf16" in line
     assert measured.filled_config(filled, group) == filled
     assert measured.filled_config(filled, None) == text.replace("# python", "# Measured: not here in full.\n# python")
 

@@ -147,7 +147,7 @@ def test_wandb_has_the_summary_of_the_run_and_its_own_settings_only(run) -> None
         assert told["summary"][key] == summary[key], key
     assert told["project"] == "mine"
     config = told["config"]
-    assert (config["method"], config["epochs"], config["learning_rate"]) == ("bp", 3, 0.05)
+    assert (config["method"], config["epochs"], config["learning_rate"]) == ("bp", 3, 0.02)
     assert not {"pred_aux_type", "curriculum_start", "lr_gamma"} & set(config)
 
 

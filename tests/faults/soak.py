@@ -41,7 +41,7 @@ def equal(first: object, second: object) -> bool:
     if isinstance(first, torch.Tensor):
         return isinstance(second, torch.Tensor) and torch.equal(first, second)
     if isinstance(first, dict) and isinstance(second, dict):
-        names = first.keys() - {"time_s", "train_s", "args"}
+        names = first.keys() - {"time_s", "train_s", "train_cpu_s", "args"}
         return first.keys() == second.keys() and all(equal(first[name], second[name]) for name in names)
     if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)):
         return len(first) == len(second) and all(map(equal, first, second))

@@ -94,7 +94,7 @@ def test_full_length(name: str, value: float, counts: bool) -> None:
 
 def board_run(method: str, final: float, *, model: str = "BasicCNN", machine: str = "one", **config: Any) -> Run:
     summary = {
-        "status": "done", "final_test_accuracy": final, "train_s": final, "peak_memory_bytes": 2 * final,
+        "status": "done", "final_test_accuracy": final, "train_cpu_s": final, "peak_memory_bytes": 2 * final,
         "isolation": "none" if method == "bp" else "block", "blocks_alone": method == "dgl", "machine": machine,
     }  # fmt: skip
     return Run(Path(), f"{method}{final}", summary, FULL | {"model": model, "method": method} | config, [], [], ())
