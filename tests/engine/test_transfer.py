@@ -12,6 +12,7 @@ import main
 from engine.start import assemble
 from tests.engine.test_threads import after
 
+POOLED = ["--pred_aux_type", "pooled"]
 SHORT = ["--epochs", "1", "--train_size", "64"]
 
 
@@ -35,14 +36,14 @@ BLOCKS = {f"backbone.blocks.{index}" for index in range(3)}
 
 
 def test_blocks_classifier_and_heads_are_taken_where_they_fit(run) -> None:
-    assert run("--dgl", *SHORT) == 0
+    assert run("--dgl", *POOLED, *SHORT) == 0
     classifier = {"backbone.classifier.1", "backbone.classifier.3"}
     assert taken(run, "--bp") == BLOCKS | classifier
     assert taken(run, "--fa") == BLOCKS | classifier
     assert taken(run, "--bp", "--mlp_hidden_dim", "17") == BLOCKS
-    heads = taken(run, "--dgl") - BLOCKS - classifier
+    heads = taken(run, "--dgl", *POOLED) - BLOCKS - classifier
     assert len(heads) == 2
-    assert taken(run, "--dgl", "--aux_mlp_hidden_dim", "17") == BLOCKS | classifier
+    assert taken(run, "--dgl", *POOLED, "--aux_mlp_hidden_dim", "17") == BLOCKS | classifier
 
 
 def test_a_run_without_steps_of_its_own_has_the_accuracy_of_the_other(run, capsys) -> None:
