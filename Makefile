@@ -67,7 +67,7 @@ figures: $(SETUP) ## draw the figures in images/ from the results that the studi
 	draw 2026-11-21_learning_rates against learning_rates; \
 	$(PY) -m benchmarks.tables experiments/studies/2026-11-21_speed/throughput.csv images/speed.svg; echo images/speed.svg; \
 	trained=experiments/studies/2026-11-27_trained; \
-	$(PY) $$trained/figure.py $$trained/curves.csv images/gap.svg; echo images/gap.svg; \
+	$(PY) $$trained/gap.py $$trained/curves.csv images/gap.svg; echo images/gap.svg; \
 	scaling=experiments/studies/2026-11-21_layer_parallel; \
 	$(PY) $$scaling/figure.py $$scaling/scaling.csv images/scaling.svg; echo images/scaling.svg
 

@@ -1,4 +1,4 @@
-"""Two runs of full length, block by block: ``python .../figure.py curves.csv gap.svg``."""
+"""Two runs of full length, block by block: ``python .../gap.py curves.csv gap.svg``."""
 
 from __future__ import annotations
 
