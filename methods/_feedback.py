@@ -62,10 +62,7 @@ def few_bits(grad: Tensor, bits: int) -> Tensor:
 
 
 class Feedback:
-    """Fixed random weights with the law of the forward weights (random).
-
-    One object serves all layers; what belongs to one of them is kept there.
-    """
+    """Fixed random weights with the law of the forward weights (random); one object for all layers."""
 
     def __init__(self, args: FaArgs | None = None) -> None:
         self.args = args or FaArgs()
@@ -158,7 +155,7 @@ class WeightMirror(Feedback):
     """A running average of the correlation of noise at the layer's input with what its weights make of it."""
 
     def add(self, layer: FeedbackLayer) -> None:
-        """Random at first."""
+        """Weights as random ones at first."""
         layer.register_buffer("running_B", drawn_like(layer.weight))
 
     def weights(self, layer: FeedbackLayer) -> Tensor:
