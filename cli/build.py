@@ -83,7 +83,7 @@ def add_setting(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> 
 
 
 def shown_setting(name: str, rules: Rules, method: str | None) -> FieldInfo:
-    """A setting of every rule as the help shows it: with the default of ``method``, or a word where rules differ."""
+    """A setting that every rule has, with the default of ``method``; without, the help says where rules differ."""
     field = settings_of(method or DEFAULT_METHOD)[name]
     if method is None and len({settings_of(rule)[name].default for rule in rules}) > 1:
         return with_default(field, field.default, f"{_shown(field.default)}, or the rule's own")
@@ -187,8 +187,9 @@ def report_parser() -> Parser:
         prog=f"{PROGRAM} report", description="Compare runs: a table here; figures, a page and a CSV in a folder."
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or folders and tables that hold some")
-    parser.add_argument("--out", metavar="FOLDER", help="where to write [default report]")
-    parser.add_argument(
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--out", metavar="FOLDER", help="where to write [default report]")
+    either.add_argument(
         "--record", type=_table, metavar="FILE.csv",
         help="write no report: add a line for every finished run to this table, which a study keeps",
     )  # fmt: skip

@@ -20,7 +20,7 @@ ROWS = 16  # of a comparison at a time, because they are computed in float64
 
 
 class Agreement(NamedTuple):
-    """Of a vector with a reference: cosine in [-1, 1], angle in degrees, and its norm over that of the reference."""
+    """How alike a vector and a reference are: cosine in [-1, 1], angle in degrees, ratio of the norms."""
 
     cosine: float
     angle: float

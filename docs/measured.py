@@ -31,7 +31,7 @@ DATA = {"cifar10": "CIFAR-10", "folder": "JPEG copy of CIFAR-10"}
 
 
 def full_runs() -> list[Run]:
-    """All runs of full length in the studies."""
+    """The runs on all training images that the studies keep (`reports.leaderboard.is_full_length`)."""
     tables = [path for path in sorted(STUDIES.glob(f"*/{RECORDS}")) if is_table(path)]
     return [run for run in load(tables) if is_full_length(run)]
 
@@ -89,7 +89,7 @@ def files() -> Iterator[tuple[Path, str]]:
 
 
 def main() -> int:
-    """Write or check the files."""
+    """Write the files, or with ``--check`` compare them."""
     stale = [(path, text) for path, text in files() if path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv[1:]:
         for path, _ in stale:

@@ -36,11 +36,11 @@ class Broadcast(SignalMethod):
             self.give(block_name(index), spec.num_classes, backbone.out_shapes[index].num_features)
 
     def give(self, name: str, num_classes: int, num_features: int) -> None:
-        """Put into `feedback` what the block ``name`` needs."""
+        """Make the feedback of the block ``name``, and keep it in `feedback`."""
         self.feedback.register_buffer(name, uniform(num_classes, num_features))
 
     def signal(self, index: int, trace: Trace, above_BCHW: Tensor) -> Tensor:
-        """The projection in the shape, type and memory order of ``above_BCHW``, which has no other part in it."""
+        """What `project` gives, in the shape, type and memory order of ``above_BCHW``, whose values are not used."""
         return torch.empty_like(above_BCHW).copy_(self.project(index, trace).view_as(above_BCHW))
 
     @abstractmethod

@@ -83,10 +83,10 @@ class Feedback:
         return grad
 
     def before(self, layer: FeedbackLayer, batch: Batch) -> None:
-        """What happens before each batch."""
+        """Prepare the feedback weights for a batch, before its forward pass."""
 
     def after(self, layer: FeedbackLayer) -> None:
-        """What happens when the gradients of the forward weights are there."""
+        """Update the feedback weights from the gradients of the forward weights."""
 
 
 class UniformSigns(Feedback):
@@ -113,7 +113,7 @@ class FixedMagnitudes(Feedback):
 
 
 class RedrawnMagnitudes(FixedMagnitudes):
-    """The same, with sizes drawn anew for every batch (brsf)."""
+    """The signs of the forward weights at random sizes that are drawn anew for every batch (brsf)."""
 
     def add(self, layer: FeedbackLayer) -> None:
         """Room for the sizes; the next batch has others, so that they are not saved."""
@@ -146,7 +146,7 @@ class KolenPollack(Feedback):
         return trained(layer).detach()
 
     def after(self, layer: FeedbackLayer) -> None:
-        """B's gradient is the forward weights'."""
+        """Give B the gradient of the forward weights."""
         if layer.weight.grad is not None:
             trained(layer).grad = layer.weight.grad.clone()
 
@@ -155,7 +155,7 @@ class WeightMirror(Feedback):
     """A running average of the correlation of noise at the layer's input with what its weights make of it."""
 
     def add(self, layer: FeedbackLayer) -> None:
-        """Weights as random ones at first."""
+        """Draw the running average's first value: random weights."""
         layer.register_buffer("running_B", drawn_like(layer.weight))
 
     def weights(self, layer: FeedbackLayer) -> Tensor:
@@ -181,7 +181,7 @@ class Sparse(Feedback):
     """Fixed random weights, most of them zero (sparse)."""
 
     def add(self, layer: FeedbackLayer) -> None:
-        """Draw them all and keep some."""
+        """Draw random weights, and set most of them to zero."""
         layer.register_buffer("B", sparse(drawn_like(layer.weight.detach()), self.args.feedback_density))
 
 

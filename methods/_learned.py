@@ -48,7 +48,7 @@ class Learned(nn.Module):
 
     @torch.no_grad()
     def forward(self, seen: Seen) -> Tensor:
-        """The signal; in the type of the matrix, which under autocast is wider than that of the images."""
+        """The signal (B, D), computed in the type of the matrix, which under autocast is wider than the images'."""
         with torch.autocast(seen.out_BD.device.type, enabled=False):
             dtype = (*self.parameters(), *self.buffers())[0].dtype
             return self.signal(Seen(seen.out_BD.to(dtype), seen.error_BN.to(dtype), seen.y_B))
@@ -81,7 +81,7 @@ class LowRank(Learned):
         self.Q = nn.Parameter(uniform(args.feedback_rank, num_features))
 
     def signal(self, seen: Seen) -> Tensor:
-        """``Q P e``; P's gradient is ``P C P^T P - P C``, with C the mean of ``e e^T`` for each image's own e."""
+        """The signal ``Q P e``; P's gradient is ``P C P^T P - P C``, with C the mean of ``e e^T`` over the images."""
         errors_BN = seen.error_BN
         told_BR = errors_BN @ self.P.t()
         add_gradient(self.Q, told_BR.t() @ seen.out_BD)

@@ -64,7 +64,7 @@ class TargetMethod(SignalMethod):
         return [self.inverses[name] for name in names if name in self.inverses]
 
     def block_heads(self, index: int) -> list[nn.Module]:
-        """The block's inverses; the last block's classifier too."""
+        """The inverses that are trained with a block; for the last block also the classifier."""
         return [*self.own_heads(index), *super().block_heads(index)]
 
     def scaled_heads(self, index: int) -> tuple[str, float, list[nn.Module]]:

@@ -59,7 +59,7 @@ from torch import Tensor, nn
 from consts import block_name
 from datamodules.base import Batch, DataSpec
 from heads.synthesiser import InputSynthesiser, Synthesiser
-from methods._base import Traits
+from methods._base import Traits, wide
 from methods._signal import SignalMethod, Trace
 from model import Backbone, Shape
 from sections.rules.dni import DniArgs
@@ -138,5 +138,5 @@ def _scaled(raw_BCHW: Tensor) -> Tensor:
 
     A regression subtracts two small numbers.
     """
-    raw_BCHW = raw_BCHW.float() if raw_BCHW.dtype.itemsize < 4 else raw_BCHW
+    raw_BCHW = wide(raw_BCHW)
     return raw_BCHW / math.sqrt(len(raw_BCHW) * raw_BCHW.numel())

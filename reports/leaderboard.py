@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from consts import DONE
+from reports.blocks import REFERENCE
 from reports.columns import BEST, FINAL, MEMORY, NOTHING, Column
 from reports.groups import Group, differing, group_runs, label_of
 from reports.runs import Run, printable
 
 FULL_EPOCHS = 10
-REFERENCE = "bp"
 SHARED = ("model", "dataset", "random_crop", "random_horizontal_flip", "random_erasing", "epochs")
 HEADER = (
     "network", "epochs", "crop, flip", "rule", "a block learns from", "test accuracy (%)", "to bp", "time", "memory",
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 
 def is_full_length(run: Run) -> bool:
-    """Whether a run is finished, saw all training images with their own labels, and so for `FULL_EPOCHS` or more."""
+    """Whether a run is finished, on all training images with their own labels, after `FULL_EPOCHS` or more."""
     known = "train_size" in run.config and run.config["train_size"] is None and not run.config.get("random_labels")
     return known and run.text("status") == DONE and (run.number("epochs") or 0) >= FULL_EPOCHS
 

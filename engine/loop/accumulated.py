@@ -16,7 +16,7 @@ from engine.loop.steps import Steps
 
 
 class Accumulated(Layout):
-    """All blocks here; a step is the mean gradient of the parts of its batch.
+    """Gradient accumulation: a step takes the mean gradient of the equal parts of its batch.
 
     Args:
         part: what is trained.

@@ -84,7 +84,7 @@ class Part:
             return self.fill_grads(batch, h_BCHW)
 
     def step(self, rate: float | Tensor) -> None:
-        """The optimiser's step with the gradients that are there."""
+        """Take the optimiser's step with the gradients in ``.grad``."""
         update(self.optimizer, rate, self.rules.gradient_clip)
 
     def part_of(self, totals: Totals) -> Totals:

@@ -146,3 +146,14 @@ def test_a_report_over_studies_writes_it(make_run: MakeRun, tmp_path: Path) -> N
     written = (tmp_path / "out" / "leaderboard.md").read_text()
     assert markdown(reports.load([tmp_path / "studies"])) in written and "Full length:" in shown
     assert line_of(written.partition("\n\n")[2].strip(), "dgl")["to bp"] == "+0.00"
+
+
+def test_a_table_or_a_report(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder for a report that is not written would be a flag without effect."""
+    words = ["report", str(study), "--record", str(tmp_path / "a.csv"), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as ended:
+        main.main(words)
+    assert ended.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "a.csv").exists() and not (tmp_path / "out").exists()
+    assert main.main(["report", str(study), "--record", str(tmp_path / "none" / "a.csv")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1

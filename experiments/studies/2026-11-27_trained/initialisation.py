@@ -24,7 +24,7 @@ build = networks.build_from_table
 
 
 def build_he(*args: Any) -> Backbone:
-    """The network of the table, with other weights."""
+    """The network that ``--model`` names, with He's initial weights."""
     backbone = build(*args)
     for layer in backbone.modules():
         if isinstance(layer, nn.Conv2d):
