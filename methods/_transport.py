@@ -16,8 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from consts import block_name
+from datamodules.base import DataSpec
 from layers.convolution import Conv2d
-from methods._feedback import Feedback, FeedbackLayer
+from methods._base import Method
+from methods._feedback import FEEDBACK, Feedback, FeedbackLayer
+from model import Backbone
+from sections.rules.dualprop import DualpropArgs
+from sections.rules.fa import FaArgs
 from utils import UsageError
 
 RANDOM = Feedback()
@@ -92,7 +98,7 @@ FORMS: dict[type[nn.Module], type[nn.Module]] = {
 }  # fmt: skip
 
 
-def add_feedback(root: nn.Module, feedback: Feedback = RANDOM) -> list[FeedbackLayer]:
+def add_feedback(root: nn.Module, feedback: Feedback | None = None) -> list[FeedbackLayer]:
     """Give every layer with weights in ``root`` feedback weights of the kind of ``feedback``, in place.
 
     The layers change their class and nothing else: parameters, their names and their values stay. Batch normalisation
@@ -110,8 +116,8 @@ def add_feedback(root: nn.Module, feedback: Feedback = RANDOM) -> list[FeedbackL
         if kind in FORMS:
             layer.__class__ = FORMS[kind]
             assert isinstance(layer, FeedbackLayer)
-            layer.feedback = feedback
-            feedback.add(layer)
+            layer.feedback = feedback or RANDOM
+            layer.feedback.add(layer)
             found.append(layer)
         elif next(layer.parameters(recurse=False), None) is not None and not isinstance(layer, _BatchNorm):
             raise UsageError(
@@ -121,7 +127,45 @@ def add_feedback(root: nn.Module, feedback: Feedback = RANDOM) -> list[FeedbackL
     return found
 
 
-def feedback_pairs(root: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """Feedback weights and forward weights of every layer in ``root`` that has both."""
-    layers = [layer for layer in root.modules() if isinstance(layer, FeedbackLayer)]
-    return [(layer.feedback.weights(layer), layer.weight) for layer in layers]
+class Transported(Method):
+    """A rule whose layers may have weights of their own for the way down; to be mixed into a family.
+
+    ``--feedback`` says which; with a word that `FEEDBACK` lacks the error goes down through the forward weights.
+
+    Attributes:
+        learned: feedback weights that the optimiser trains, by block.
+    """
+
+    args: FaArgs | DualpropArgs
+
+    def __init__(self, args: FaArgs | DualpropArgs, backbone: Backbone, spec: DataSpec) -> None:
+        super().__init__(args, backbone, spec)
+        self.learned = nn.ModuleDict()
+        if args.feedback not in FEEDBACK:
+            return
+        kind = FEEDBACK[args.feedback](args if isinstance(args, FaArgs) else None)
+        for index in range(self.first_trainable, backbone.num_blocks):
+            learned = nn.ParameterList()
+            for layer in [layer for part in self.parts(index) for layer in add_feedback(part, kind)]:
+                kind.collect(layer, learned)
+            if len(learned):
+                self.learned[block_name(index)] = learned
+
+    def parts(self, index: int) -> list[nn.Module]:
+        """What of the network learns with block ``index``; the classifier counts as the last block's."""
+        return [self.backbone.block(index), *super().block_heads(index)]
+
+    def block_heads(self, index: int) -> list[nn.Module]:
+        """Further, the feedback weights that are learned with it."""
+        name = block_name(index)
+        return [*super().block_heads(index), *([self.learned[name]] if name in self.learned else [])]
+
+    def layers_with_feedback(self) -> list[FeedbackLayer]:
+        """From the bottom up."""
+        return [layer for layer in self.backbone.modules() if isinstance(layer, FeedbackLayer)]
+
+    def feedback_pairs(self, index: int) -> list[tuple[Tensor, Tensor]]:
+        """Those of the layers; none in the lowest block, below which nothing is sent."""
+        parts = self.parts(index) if index > self.first_trainable else []
+        layers = [layer for part in parts for layer in part.modules() if isinstance(layer, FeedbackLayer)]
+        return [(layer.feedback.weights(layer), layer.weight) for layer in layers]

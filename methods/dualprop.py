@@ -17,10 +17,13 @@ Signal:
     Where no unit of a piecewise linear network is moved across a kink, all this is back-propagation exactly, with any
     beta and alpha; otherwise in the limit of a small beta, with an error of beta, or beta^2 where alpha is 1/2. So a
     small ``--nudge`` makes parity with back-propagation no news: compare ``--diagnostics alignment``.
+    With ``--feedback kolen_pollack`` the Jacobians are those of `fa` with that feedback: in place of the weights' own
+    transposes stand weights that take every step of the forward weights.
 
 Cost:
     A forward pass, and a forward and a backward pass for every sweep. Beside the states the graph of one F_k is alive
-    at a time: memory is less than back-propagation's.
+    at a time: memory is less than back-propagation's. ``kolen_pollack`` adds weights, gradients and the optimiser's
+    state of the size of the network's.
 
 Deviations:
     1. beta is in units of one image's own loss. The released networks nudge by the gradient of a batch's mean loss and
@@ -28,7 +31,8 @@ Deviations:
     2. They have no BatchNorm. Here it belongs to F_k, with the batch's statistics at the present s_{k-1}; running
        statistics are those of the forward pass.
     3. One sweep by default; their script for VGG16 has 16, with alpha = 0 and beta = 0.1.
-    4. Feedback is symmetric, by the transposed weights; they also have Kolen-Pollack's.
+    4. Kolen-Pollack's weights are drawn as the forward weights and learn at their rate; theirs warm up at a rate of
+       1e-4 in place of 5e-3.
     5. The last sweep's gradients are taken at the activities of the sweep before, which is one pass less.
 
 Reference numbers:
@@ -45,7 +49,8 @@ from torch import Tensor, nn
 from consts import block_name
 from datamodules.base import Batch, DataSpec
 from layers.normalisation import untracked
-from methods._base import Method, StepOutput, Traits, wide
+from methods._base import StepOutput, Traits, wide
+from methods._transport import Transported
 from model import ACTIVATIONS, Backbone, layers_of
 from objectives.classification import cross_entropy
 from sections.rules.dualprop import DualpropArgs
@@ -59,7 +64,7 @@ class Layer(NamedTuple):
     activation: nn.Module | None
 
 
-class DualPropagation(Method):
+class DualPropagation(Transported):
     """Two states for every unit."""
 
     TRAITS = Traits(isolation="none")
@@ -102,6 +107,8 @@ class DualPropagation(Method):
         with untracked(self.backbone):
             for sweep in range(self.args.sweeps):
                 self.sweep(layers, states, batch, is_last=sweep == self.args.sweeps - 1)
+        for layer in self.layers_with_feedback():
+            layer.feedback.after(layer)
         absent: list[Tensor | None] = [None] * self.last
         return StepOutput([*absent, x], [*absent, loss])
 

@@ -55,20 +55,18 @@ Reference numbers:
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from consts import block_name
 from datamodules.base import Batch, DataSpec
 from layers.straight import straighten
 from methods._base import Traits
-from methods._feedback import FEEDBACK, FeedbackLayer
 from methods._signal import SignalMethod, Trace
-from methods._transport import add_feedback, feedback_pairs
+from methods._transport import Transported
 from model import Backbone
 from sections.rules.fa import FaArgs
 
 
-class FeedbackAlignment(SignalMethod):
+class FeedbackAlignment(Transported, SignalMethod):
     """The signal is what comes from above; the layers' way down has weights of its own."""
 
     TRAITS = Traits(isolation="none")
@@ -76,45 +74,21 @@ class FeedbackAlignment(SignalMethod):
 
     def __init__(self, args: FaArgs, backbone: Backbone, spec: DataSpec) -> None:
         super().__init__(args, backbone, spec)
-        self.kind = FEEDBACK[args.feedback](args)
-        self.learned = nn.ModuleDict()  # feedback weights that the optimiser trains, by block
-        for index in range(self.first_trainable, backbone.num_blocks):
-            learned = nn.ParameterList()
-            for layer in [layer for part in self._parts(index) for layer in add_feedback(part, self.kind)]:
-                self.kind.collect(layer, learned)
-            if len(learned):
-                self.learned[block_name(index)] = learned
-            if args.ignore_derivative:
-                straighten(*self._parts(index))
-
-    def _parts(self, index: int) -> list[nn.Module]:
-        return [self.backbone.block(index), *super().block_heads(index)]
-
-    def block_heads(self, index: int) -> list[nn.Module]:
-        """The feedback weights that are learned with block ``index``; the classifier counts as the last block's."""
-        name = block_name(index)
-        return [*super().block_heads(index), *([self.learned[name]] if name in self.learned else [])]
-
-    def layers(self) -> list[FeedbackLayer]:
-        """The layers with feedback weights, from the bottom up."""
-        return [layer for layer in self.backbone.modules() if isinstance(layer, FeedbackLayer)]
+        if args.ignore_derivative:
+            for index in range(self.first_trainable, backbone.num_blocks):
+                straighten(*self.parts(index))
 
     def run(self, batch: Batch) -> tuple[Trace, Tensor]:
         """Forward, once the feedback weights are those of this batch."""
-        for layer in self.layers():
-            self.kind.before(layer, batch)
+        for layer in self.layers_with_feedback():
+            layer.feedback.before(layer, batch)
         return super().run(batch)
 
     def signal(self, index: int, trace: Trace, above_BCHW: Tensor) -> Tensor:
         """The cotangent from above."""
         return above_BCHW
 
-    def feedback_pairs(self, index: int) -> list[tuple[Tensor, Tensor]]:
-        """Those of the layers; none in the lowest block, below which nothing is sent."""
-        parts = self._parts(index) if index > self.first_trainable else []
-        return [pair for part in parts for pair in feedback_pairs(part)]
-
     def learn(self, trace: Trace) -> None:
         """Feedback weights learn from the gradients of the forward weights, without a loss of their own."""
-        for layer in self.layers():
-            self.kind.after(layer)
+        for layer in self.layers_with_feedback():
+            layer.feedback.after(layer)

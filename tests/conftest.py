@@ -86,6 +86,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = (
     }
     | of_choices("fa", "feedback")
     | of_choices("dfa", "feedback")
+    | of_choices("dualprop", "feedback")
 )
 
 

@@ -25,4 +25,7 @@ class DualpropArgs(MethodArgs):
         "transposed", "which state the error moves by alpha: that of the improved rule (DP^T) or of the first one (DP)",
         needs={"mixture": Other(0.5)},
     )  # fmt: skip
+    feedback: Literal["symmetric", "kolen_pollack"] = setting(
+        "symmetric", "weights through which differences go down: the forward weights, or weights that take their steps"
+    )
     sweeps: int = setting(1, "times that all states are found anew, from the output down", ge=1)

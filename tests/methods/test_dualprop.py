@@ -102,6 +102,34 @@ def test_one_hidden_layer_as_in_a_plain_loop(weighting: str) -> None:
     torch.testing.assert_close(found["backbone.blocks.2.features.0.weight"], expected)
 
 
+def test_with_feedback_of_its_own_it_is_feedback_alignment_where_no_unit_crosses_a_kink() -> None:
+    """The same random B in both: the weights' gradients, and those of B, which are the weights'."""
+    method = make_method("dualprop", nudge=1e-4, sweeps=2, feedback="kolen_pollack")
+    other = make_method("fa", feedback="kolen_pollack")
+    for feedback, same in zip(method.learned.parameters(), other.learned.parameters(), strict=True):
+        same.data.copy_(feedback)
+    for trained in (method, other):
+        trained.fill_grads(make_batch())
+    found, expected = gradients(method), gradients(other)
+    assert found.keys() == expected.keys() and any("learned" in key for key in found)
+    for key, gradient in expected.items():
+        if not key.endswith("features.0.bias"):
+            assert (found[key] - gradient).abs().max() < 1e-8 * gradient.abs().max(), key
+
+
+def test_with_feedback_equal_to_the_weights_it_is_the_symmetric_rule() -> None:
+    symmetric, method = (
+        make_method("dualprop", smooth(), sweeps=3, feedback=word) for word in ("symmetric", "kolen_pollack")
+    )
+    for feedback, layer in zip(method.learned.parameters(), method.layers_with_feedback(), strict=True):
+        feedback.data.copy_(layer.weight)
+    for trained in (symmetric, method):
+        trained.fill_grads(make_batch())
+    found = gradients(method)
+    for key, gradient in gradients(symmetric).items():
+        assert torch.equal(found[key], gradient), key
+
+
 def test_running_statistics_are_those_of_the_forward_pass() -> None:
     method, whole = make_method("dualprop", sweeps=3), make_method("bp")
     for trained in (method, whole):

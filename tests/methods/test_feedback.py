@@ -236,7 +236,7 @@ def test_mirror_turns_to_the_weights_without_seeing_them() -> None:
     for step in range(100):
         batch = make_batch(num_images=32)._replace(generator=torch.Generator().manual_seed(step))
         for layer in layers(method):
-            method.kind.before(layer, batch)
+            layer.feedback.before(layer, batch)
     for b, w in zip(feedback(method), weights(method), strict=True):
         assert F.cosine_similarity(b.flatten(), w.flatten(), dim=0) > 0.98
 
