@@ -29,6 +29,11 @@ class _MeanOfAll(torch.autograd.Function):
         """The mean of the gradients."""
         return _MeanOfAll.apply(grad, ctx.mean), None
 
+    @staticmethod
+    def jvp(ctx: Any, moved: Tensor, _: None) -> Tensor:
+        """Forward, likewise."""
+        return _MeanOfAll.apply(moved, ctx.mean)
+
 
 class SharedStatistics(TorchFunctionMode):
     """Inside, every BatchNorm in training has the mean and the variance of the images of all replicas.

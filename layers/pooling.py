@@ -30,6 +30,11 @@ class TilesPool(torch.autograd.Function):
         share_BhwC = (grad_BChw / (rows * columns)).permute(0, 2, 3, 1).contiguous()
         return share_BhwC.repeat_interleave(columns, 2).repeat_interleave(rows, 1).permute(0, 3, 1, 2), None
 
+    @staticmethod
+    def jvp(ctx: Any, moved_BCHW: Tensor, _: None) -> Tensor:
+        """Forward: averages of what the pixels move by."""
+        return F.avg_pool2d(moved_BCHW, ctx.kernel_size)
+
 
 class AvgPool2d(nn.AvgPool2d):
     """`nn.AvgPool2d`; on a CPU, where its windows tile the map, with a faster gradient."""

@@ -84,6 +84,9 @@ CASES: dict[str, tuple[str, dict[str, object]]] = (
         "ldrl steps": ("ldrl", {"inverse_steps": 3}),
         "dualprop sweeps": ("dualprop", {"nudge": 1.0, "mixture": 0.0, "sweeps": 3}),
     }
+    | {"fg local weight": ("fg", {"guess": "local", "perturb": "weight"})}
+    | of_choices("fg", "perturb")
+    | of_choices("fg", "guess")
     | of_choices("fa", "feedback")
     | of_choices("dfa", "feedback")
     | of_choices("dualprop", "feedback")
@@ -181,7 +184,7 @@ def make_method(case: str, backbone: Backbone | None = None, size: int = 8, **se
 
 def seed(case: str) -> None:
     """What the engine does before every step, for the cases that draw; the others must do without."""
-    if {"inpaint", "cpc", "brsf", "weight_mirror", "tp", "ldrl", "ddtp"} & {*case.split()}:
+    if {"inpaint", "cpc", "brsf", "weight_mirror", "tp", "ldrl", "ddtp", "fg"} & {*case.split()}:
         torch.manual_seed(1)
 
 

@@ -51,6 +51,8 @@ class OnlyCapturable(TorchDispatchMode):
         if _has_dynamic_shape(func, args, kwargs):
             return "gives a result whose size depends on values"
         places = {tensor.device.type for tensor in tensors} | {torch.device(kwargs.get("device") or self._device).type}
+        if self._device.type != "meta":
+            places.discard("meta")  # from which torch learns a shape; a GPU has nothing to do there
         if len(places) > 1:
             return f"uses tensors on {' and '.join(sorted(places))}"
         return ""

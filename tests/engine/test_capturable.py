@@ -105,6 +105,13 @@ def test_what_no_graph_can_hold_is_named(meta, monkeypatch: pytest.MonkeyPatch, 
         take_on_meta("bp")
 
 
+def test_torch_may_ask_a_tensor_without_values_for_its_shape() -> None:
+    """As it does where a forward derivative is zero."""
+    x = torch.arange(6.0)
+    with OnlyCapturable(x.device):
+        x + 1, x.to("meta") * 2
+
+
 def test_what_a_graph_can_hold_passes() -> None:
     x = torch.arange(6.0)
     with OnlyCapturable(x.device):

@@ -211,6 +211,8 @@ def change_without_effect(method: Method, batch: Batch, case: str) -> None:
 
 # Targets that are off by all that inverses cannot reconstruct; what the difference of the others is for.
 DO_NOT_LEARN = {"tp without difference"}
+# Estimates from random directions, most of them noise in so few steps and images; their own tests have longer ones.
+DO_NOT_LEARN |= {case for case in CASES if CASES[case][0] == "fg"}
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case not in DO_NOT_LEARN])
