@@ -23,6 +23,7 @@ class Architecture(NamedTuple):
         mlp_hidden_dim: their width.
         residual: whether every block but the first is a residual one of two convolutions. Then a map is halved where
             the width grows, and the classifier sees the average over the last map.
+        local: whether every position has weights of its own, in place of convolutions.
     """
 
     channels: tuple[int | str, ...]
@@ -30,6 +31,7 @@ class Architecture(NamedTuple):
     mlp_n_hidden_layers: int = 1
     mlp_hidden_dim: int = 1024
     residual: bool = False
+    local: bool = False
 
     @property
     def num_blocks(self) -> int:
@@ -59,6 +61,7 @@ NETWORKS: dict[str, Architecture] = {
     "BasicCNN": _plain("128 M 128 M 128 M", kernel_size=5, mlp_hidden_dim=256),
     "VGGs": _plain("8 M 16 M 32 M"),
     "VGGsw": _plain("64 M 128 M 256 M"),
+    "BasicLC": _plain("64 M 128 M 256 M", local=True),  # VGGsw, but positions share no weights
     "VGGsxw": _plain("128 M 256 M 512 M"),
     "VGG8b": _plain("128 256 M 256 512 M 512 M 512 M"),
     "VGG8c": _plain("64 128 M 256 256 M 512 512 M"),

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from layers.dropout import Dropout
+from layers.local import LocallyConnected2d, transposed
 from model import ACTIVATIONS, Block, Shape, layers_of
 from utils import UsageError
 
@@ -62,7 +63,7 @@ class BlockInverse(nn.Module):
     def __init__(self, block: Block, in_shape: Shape, where: str, bias: bool = True) -> None:
         super().__init__()
         layers = [each for each in layers_of(block) if not isinstance(each, _BatchNorm | nn.Dropout | Dropout)]
-        kinds: list[Any] = [nn.Conv2d, ACTIVATIONS, nn.MaxPool2d][: len(layers)]
+        kinds: list[Any] = [nn.Conv2d | LocallyConnected2d, ACTIVATIONS, nn.MaxPool2d][: len(layers)]
         fits = [isinstance(layer, kind) for layer, kind in zip(layers, kinds, strict=False)]
         if len(layers) not in (2, 3) or not all(fits):
             raise UsageError(
@@ -71,15 +72,16 @@ class BlockInverse(nn.Module):
                 f"({', '.join(kind.__name__ for kind in ACTIVATIONS)}) and perhaps a max-pool"
             )
         convolution = layers[0]
-        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(convolution, nn.Conv2d | LocallyConnected2d)
         self.in_shape, self.has_gate = in_shape, isinstance(layers[1], nn.ReLU)
         self.activation = copy.deepcopy(layers[1])
         self.geometry = _Geometry.of(convolution, in_shape, where)
         self.weight = nn.Parameter(torch.empty_like(convolution.weight))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # the law of the forward weights
         self.bias = nn.Parameter(torch.zeros(in_shape.channels)) if bias else None
-        strides, groups = math.prod(self.geometry.stride), self.geometry.groups
-        self.fan_in = self.weight[:, 0].numel() / strides / groups
+        reach, strides = math.prod(convolution.kernel_size), math.prod(self.geometry.stride)
+        self.fan_in = convolution.out_channels * reach / strides / self.geometry.groups
+        self.local = convolution.kernel_size[0] if isinstance(convolution, LocallyConnected2d) else None
 
     @property
     def weights(self) -> Weights:
@@ -101,6 +103,9 @@ class BlockInverse(nn.Module):
     def forward(self, v_BCHW: Tensor, weights: Weights) -> Tensor:
         """Map what `spread` gives to a map like the block's input, with ``weights`` in place of the parameters."""
         at, bias = self.geometry, weights[1] if len(weights) > 1 else None
+        if self.local is not None:
+            x_BCHW = transposed(v_BCHW, weights[0], self.local)
+            return x_BCHW if bias is None else x_BCHW + bias.view(-1, 1, 1)
         if at.wrap != (0, 0):
             (rows, columns), v_BCHW = at.wrap, F.pad(v_BCHW, (at.wrap[1],) * 2 + (at.wrap[0],) * 2, mode="circular")
             padding: tuple[int, ...] = (2 * rows, 2 * columns)
@@ -149,7 +154,7 @@ class _Geometry(NamedTuple):
     wrap: tuple[int, int]
 
     @classmethod
-    def of(cls, layer: nn.Conv2d, in_shape: Shape, where: str) -> _Geometry:
+    def of(cls, layer: nn.Conv2d | LocallyConnected2d, in_shape: Shape, where: str) -> _Geometry:
         """Those of ``layer`` on maps of ``in_shape``.
 
         Raises:
@@ -159,7 +164,8 @@ class _Geometry(NamedTuple):
         if isinstance(layer.padding, str):
             raise refusal
         keeps = all(size == 2 * pad + 1 for size, pad in zip(layer.kernel_size, layer.padding, strict=True))
-        wraps = layer.padding_mode == "circular" and keeps and layer.stride == layer.dilation == (1, 1)
+        may_wrap = isinstance(layer, nn.Conv2d) and layer.stride == layer.dilation == (1, 1)
+        wraps = layer.padding_mode == "circular" and keeps and may_wrap
         if layer.padding_mode != "zeros" and not wraps:
             raise refusal
         reach = [step * (size - 1) + 1 for step, size in zip(layer.dilation, layer.kernel_size, strict=True)]

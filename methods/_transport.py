@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from consts import block_name
 from datamodules.base import DataSpec
 from layers.convolution import Conv2d
+from layers.local import LocallyConnected2d, transposed
 from methods._base import Method
 from methods._feedback import FEEDBACK, Feedback, FeedbackLayer
 from model import Backbone
@@ -93,8 +94,23 @@ class FeedbackConv2d(FeedbackLayer, Conv2d):
         return _Detour.apply(out, input, self, pull)
 
 
+class FeedbackLocal(FeedbackLayer, LocallyConnected2d):
+    """A locally connected layer whose input gradient is formed with ``B``, of the weight's shape."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""
+        if not input.requires_grad:
+            return super().forward(input)
+        input = self.padded(input)  # whose own backward pass is exact
+        return _Detour.apply(self.of_padded(input.detach()), input, self, self._pull)
+
+    def _pull(self, grad: Tensor, x: Tensor, feedback: Tensor) -> Tensor:
+        return transposed(grad, feedback, self.kernel_size[0], padded=True)
+
+
 FORMS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: FeedbackLinear, nn.Conv2d: FeedbackConv2d, Conv2d: FeedbackConv2d,
+    LocallyConnected2d: FeedbackLocal,
 }  # fmt: skip
 
 

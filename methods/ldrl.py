@@ -39,6 +39,7 @@ from torch import Tensor, nn
 
 from consts import block_name
 from heads.inverse import BlockInverse, Seen, Weights, run
+from layers.local import LocallyConnected2d
 from methods._base import Traits
 from methods._signal import Trace
 from methods._target import ChainMethod, Loss
@@ -61,7 +62,7 @@ class LocalDifferenceReconstruction(ChainMethod):
         if block_name(index) not in self.inverses:
             return []
         convolution = layers_of(self.backbone.block(index))[0]
-        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(convolution, nn.Conv2d | LocallyConnected2d)
         return [(self.inverse(index).weight, convolution.weight)]
 
     def inverse_loss(self, index: int, x_BCHW: Tensor, seen: Seen, trace: Trace) -> Loss:

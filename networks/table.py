@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from consts import NETWORKS, POOL, Architecture
 from layers.convolution import Conv2d
 from layers.dropout import Dropout
+from layers.local import LocallyConnected2d
 from layers.pooling import AvgPool2d
 from model import Backbone, Block, InputSpec, Shape, mlp
 from schemas import ModelArgs
@@ -46,7 +47,8 @@ def plain_blocks(architecture: Architecture, shape: Shape, num_skipped_blocks: i
     for entry, following in zip(architecture.channels, (*architecture.channels[1:], None), strict=True):
         if isinstance(entry, int):
             channels = None if len(blocks) < num_skipped_blocks else entry
-            blocks.append(convolutional_block(shape, channels, architecture.kernel_size, following == POOL, args))
+            pool, local = following == POOL, architecture.local
+            blocks.append(convolutional_block(shape, channels, architecture.kernel_size, pool, args, local=local))
             shape = blocks[-1].out_shape
     return blocks
 
@@ -66,25 +68,30 @@ def residual_blocks(architecture: Architecture, shape: Shape, num_skipped_blocks
 
 
 def convolutional_block(
-    in_shape: Shape, channels: int | None, kernel_size: int, pool: bool, args: ModelArgs, bias: bool = True
-) -> Block:
-    """Conv-BN-ReLU(-Dropout)(-MaxPool). Without ``channels`` only its pool."""
+    in_shape: Shape, channels: int | None, kernel_size: int, pool: bool, args: ModelArgs, bias: bool = True,
+    local: bool = False,
+) -> Block:  # fmt: skip
+    """Conv-BN-ReLU(-Dropout)(-MaxPool), with weights of its own at every position if ``local``.
+
+    Without ``channels`` only its pool.
+    """
     features: nn.Module = nn.Identity()
     if channels is not None:
-        convolution = Conv2d(
-            in_shape.channels,
-            channels,
-            kernel_size,
-            padding=kernel_size // 2,
-            padding_mode=args.padding_mode,
-            bias=bias,
-        )
+        mode, size = args.padding_mode, (in_shape.height, in_shape.width)
+        convolution: nn.Module
+        if local:
+            convolution = LocallyConnected2d(in_shape.channels, channels, size, kernel_size, mode)
+        else:
+            padding = kernel_size // 2
+            convolution = Conv2d(
+                in_shape.channels, channels, kernel_size, padding=padding, padding_mode=mode, bias=bias
+            )
         features = nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
     dropout = Dropout(args.dropout_prob) if channels and args.dropout_prob > 0 else nn.Identity()
     shape = Shape(channels or in_shape.channels, in_shape.height, in_shape.width)
 
     def again(in_shape: Shape, halve: bool) -> Block:
-        return convolutional_block(in_shape, channels, kernel_size, halve, without_dropout(args), bias)
+        return convolutional_block(in_shape, channels, kernel_size, halve, without_dropout(args), bias, local)
 
     return Block(features, shape, dropout, nn.MaxPool2d(2) if pool else nn.Identity(), again)
 

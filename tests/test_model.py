@@ -20,6 +20,8 @@ TABLE = {
     "BasicCNN": (829_952, 3, 4), "VGGs": (0.006e6, 3, 4), "VGGsw": (0.372e6, 3, 4), "VGGsxw": (1.481e6, 3, 4),
     "VGG8c": (4.504e6, 6, 4), "VGG8b": (6.793e6, 6, 2), "VGG11b": (9.449e6, 9, 2), "VGG11c": (9.226e6, 8, 4),
     "VGG13c": (9.411e6, 10, 4), "VGG16c": (14.723e6, 13, 4), "VGG19c": (20.035e6, 16, 4), "VGG11": (9.226e6, 8, 1),
+    # As VGGsw; a kernel and a bias at each of 32x32, 16x16 and 8x8 positions, counted by hand.
+    "BasicLC": (1024 * 64 * 28 + 256 * 128 * 577 + 64 * 256 * 1153 + 2 * (64 + 128 + 256), 3, 4),
     # He et al. 2015, table 6, counts 0.27, 0.46, 0.85 and 1.7 M with the classifier; here to the last one, without it.
     "ResNet20": (269_072, 10, 8), "ResNet32": (463_504, 16, 8), "ResNet56": (852_368, 28, 8),
     "ResNet110": (1_727_312, 55, 8),

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from heads.inverse import BlockInverse, OutputInverse, run
+from layers.local import LocallyConnected2d
 from model import Block, Shape
 from networks.table import convolutional_block, residual_block
 from schemas import ModelArgs
@@ -29,12 +30,12 @@ CONVOLUTIONS = {
 POOLS = {"no pool": nn.Identity(), "pool": nn.MaxPool2d(2), "overlapping": nn.MaxPool2d(3, 2, padding=1)}
 
 
-@pytest.mark.parametrize("convolution", CONVOLUTIONS)
+@pytest.mark.parametrize("convolution", [*CONVOLUTIONS, "local"])
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("size", [8, 9])
 def test_with_the_forward_weights_it_is_the_transposed_jacobian(convolution: str, pool: str, size: int) -> None:
     torch.manual_seed(1)
-    layer = CONVOLUTIONS[convolution].double()
+    layer = CONVOLUTIONS.get(convolution, LocallyConnected2d(3, 4, (size, size), 3)).double()
     block = block_of(layer, nn.ReLU(inplace=True), POOLS[pool], shape=Shape(1, 1, 1))
     inverse = BlockInverse(block, Shape(3, size, size), "block_00", bias=False).double()
     x_BCHW = torch.randn(2, 3, size, size, dtype=torch.float64, requires_grad=True)
@@ -88,6 +89,7 @@ def test_the_output_s_inverse_ends_like_the_last_block() -> None:
         (block_of(nn.Conv2d(3, 4, 3), nn.GELU(), shape=Shape(4, 6, 6)), r"Conv2d - GELU, and not a convolution"),
         (block_of(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AvgPool2d(2), shape=Shape(4, 3, 3)), "ReLU - AvgPool2d, and not"),
         (block_of(nn.Conv2d(3, 4, 3, padding="same"), nn.ReLU(), shape=Shape(4, 8, 8)), "a number of zeros"),
+        (block_of(LocallyConnected2d(3, 4, (8, 8), 3, "circular"), nn.ReLU(), shape=Shape(4, 8, 8)), "number of zeros"),
         (
             block_of(nn.Conv2d(3, 4, 3, 2, padding=1, padding_mode="circular"), nn.ReLU(), shape=Shape(4, 4, 4)),
             "a number of zeros",

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from layers.local import LocallyConnected2d
 from methods._transport import add_feedback
 from model import Backbone, Shape, mlp
 from networks.table import convolutional_block
@@ -103,6 +104,19 @@ def test_feedback_has_the_law_of_the_weights_and_another_draw(layer: nn.Module) 
     assert wide.B.shape == wide.weight.shape
     assert wide.B.std().item() == pytest.approx(wide.weight.std().item(), rel=0.01)
     assert wide.B.abs().max().item() == pytest.approx(wide.weight.abs().max().item(), rel=0.01)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "circular", "reflect"])
+def test_locally_connected(mode: str) -> None:
+    layer, plain = with_feedback(LocallyConnected2d(3, 4, (8, 8), 3, mode))
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    out, grad_in, _ = run(layer, x)
+    expected, true_grad_in, _ = run(plain, x)
+    assert torch.equal(out, expected)
+    assert torch.equal(layer.weight.grad, plain.weight.grad) and torch.equal(layer.bias.grad, plain.bias.grad)
+    assert not torch.allclose(grad_in, true_grad_in)
+    plain.weight.data.copy_(layer.B)
+    torch.testing.assert_close(grad_in, run(plain, x)[1])
 
 
 def test_relu_in_place_and_no_needless_input_gradient() -> None:
