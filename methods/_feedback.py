@@ -24,11 +24,18 @@ class FeedbackLayer(nn.Module):
         B: what the feedback keeps for the layer, of the weight's shape; absent where it needs nothing.
         place: where the rule keeps feedback weights that the optimiser trains: a list, and the position in it.
         feedback: what decides about the way down.
+        pads_first: whether the input that `pull` sees is padded already.
     """
 
     weight: Tensor
     B: Tensor
     place: tuple[nn.ParameterList, int]
+    pads_first: bool = False
+
+    def pull(self, grad: Tensor, x: Tensor, feedback: Tensor) -> Tensor:
+        """The gradient at the input ``x`` for the one at the output, with feedback weights in place of the weights."""
+        raise NotImplementedError
+
     feedback: Feedback
 
 
@@ -86,7 +93,7 @@ class Feedback:
         """Prepare the feedback weights for a batch, before its forward pass."""
 
     def after(self, layer: FeedbackLayer) -> None:
-        """Update the feedback weights from the gradients of the forward weights."""
+        """Give feedback weights that are learned their gradients, once the forward weights have theirs."""
 
 
 class UniformSigns(Feedback):
@@ -124,59 +131,6 @@ class RedrawnMagnitudes(FixedMagnitudes):
         layer.B.uniform_(0, 1 / math.sqrt(fan_in(layer.weight)), generator=batch.generator)
 
 
-def trained(layer: FeedbackLayer) -> Tensor:
-    """The feedback weights of a layer that the optimiser trains, from where the rule keeps them."""
-    learned, place = layer.place
-    return learned[place]
-
-
-class KolenPollack(Feedback):
-    """Weights of their own that take every step of the forward weights, so that weight decay makes both equal."""
-
-    def add(self, layer: FeedbackLayer) -> None:
-        """Nothing: B is a parameter of the rule and not of the network."""
-
-    def collect(self, layer: FeedbackLayer, learned: nn.ParameterList) -> None:
-        """Draw B; the layer notes its place and not B, which is another object once the rule is on another device."""
-        layer.place = (learned, len(learned))
-        learned.append(nn.Parameter(drawn_like(layer.weight.detach())))
-
-    def weights(self, layer: FeedbackLayer) -> Tensor:
-        """B, without a graph."""
-        return trained(layer).detach()
-
-    def after(self, layer: FeedbackLayer) -> None:
-        """Give B the gradient of the forward weights."""
-        if layer.weight.grad is not None:
-            trained(layer).grad = layer.weight.grad.clone()
-
-
-class WeightMirror(Feedback):
-    """A running average of the correlation of noise at the layer's input with what its weights make of it."""
-
-    def add(self, layer: FeedbackLayer) -> None:
-        """Draw the running average's first value: random weights."""
-        layer.register_buffer("running_B", drawn_like(layer.weight))
-
-    def weights(self, layer: FeedbackLayer) -> Tensor:
-        """The running average at the norm of W: of few patches its noise would outgrow what it has learned."""
-        mirrored = layer.get_buffer("running_B")
-        return mirrored * (layer.weight.detach().norm() / mirrored.norm())
-
-    def noise(self, layer: FeedbackLayer, batch: Batch) -> Tensor:
-        """Patches of standard normal noise for each image of the step, (S, fan_in); the same in every replica."""
-        count, weight = len(batch.y_B) * batch.share[1] * self.args.mirror_patches, layer.weight
-        return torch.randn(count, fan_in(weight), dtype=weight.dtype, device=weight.device, generator=batch.generator)
-
-    @torch.no_grad()
-    def before(self, layer: FeedbackLayer, batch: Batch) -> None:
-        """Move the average: the mean of ``(W noise) noise^T`` is W."""
-        noise_SK, weight_OK = self.noise(layer, batch), layer.weight.flatten(1)
-        seen_OK = (noise_SK @ weight_OK.t()).t() @ noise_SK / len(noise_SK)
-        seen = seen_OK.view_as(layer.weight).to(layer.weight.dtype)
-        layer.get_buffer("running_B").lerp_(seen, self.args.mirror_rate)
-
-
 class Sparse(Feedback):
     """Fixed random weights, most of them zero (sparse)."""
 
@@ -191,9 +145,3 @@ class FewBits(Feedback):
     def told(self, grad: Tensor) -> Tensor:
         """Rounded."""
         return few_bits(grad, self.args.feedback_bits)
-
-
-FEEDBACK: dict[str, type[Feedback]] = {
-    "random": Feedback, "usf": UniformSigns, "brsf": RedrawnMagnitudes, "frsf": FixedMagnitudes,
-    "kolen_pollack": KolenPollack, "weight_mirror": WeightMirror, "sparse": Sparse, "few_bits": FewBits,
-}  # fmt: skip

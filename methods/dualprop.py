@@ -50,7 +50,7 @@ from consts import block_name
 from datamodules.base import Batch, DataSpec
 from layers.normalisation import untracked
 from methods._base import StepOutput, Traits, wide
-from methods._transport import Transported
+from methods._way_down import Transported
 from model import ACTIVATIONS, Backbone, layers_of
 from objectives.classification import cross_entropy
 from sections.rules.dualprop import DualpropArgs
@@ -107,8 +107,7 @@ class DualPropagation(Transported):
         with untracked(self.backbone):
             for sweep in range(self.args.sweeps):
                 self.sweep(layers, states, batch, is_last=sweep == self.args.sweeps - 1)
-        for layer in self.layers_with_feedback():
-            layer.feedback.after(layer)
+        self.learn_feedback()
         absent: list[Tensor | None] = [None] * self.last
         return StepOutput([*absent, x], [*absent, loss])
 

@@ -61,7 +61,7 @@ from datamodules.base import Batch, DataSpec
 from layers.straight import straighten
 from methods._base import Traits
 from methods._signal import SignalMethod, Trace
-from methods._transport import Transported
+from methods._way_down import Transported
 from model import Backbone
 from sections.rules.fa import FaArgs
 
@@ -89,6 +89,5 @@ class FeedbackAlignment(Transported, SignalMethod):
         return above_BCHW
 
     def learn(self, trace: Trace) -> None:
-        """Feedback weights learn from the gradients of the forward weights, without a loss of their own."""
-        for layer in self.layers_with_feedback():
-            layer.feedback.after(layer)
+        """Feedback weights learn when every gradient of the forward weights is known."""
+        self.learn_feedback()

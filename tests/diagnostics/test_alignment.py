@@ -10,9 +10,9 @@ import torch
 
 from diagnostics.alignment import Alignment, agreement, alignment
 from methods._base import Method
-from methods._feedback import FEEDBACK
 from methods._signal import Trace
 from methods._transport import FORMS
+from methods._way_down import FEEDBACK
 from tests.conftest import CASES, backbone_of, gradients, make_batch, make_method, strided_backbone
 
 NUM_BLOCKS = 3

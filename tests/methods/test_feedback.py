@@ -14,11 +14,12 @@ from torch.nn import functional as F
 
 import cli
 from layers.straight import StraightReLU, straighten
-from methods import _feedback
+from methods import _feedback, _feedback_learned
 from methods._base import Method
-from methods._feedback import FEEDBACK, FeedbackLayer, few_bits
-from methods._feedback import trained as of_rule
+from methods._feedback import FeedbackLayer, few_bits
+from methods._feedback_learned import trained as of_rule
 from methods._transport import add_feedback
+from methods._way_down import FEEDBACK
 from sections.rules.fa import FaArgs
 from tests.conftest import gradients, make_batch, make_method
 from utils import UsageError
@@ -205,7 +206,7 @@ def test_mirror_of_noise_along_every_axis_is_the_weights_and_then_back_propagati
         noise = math.sqrt(count) * torch.eye(count, dtype=layer.weight.dtype)
         return torch.cat((noise, -noise))
 
-    monkeypatch.setattr(_feedback.WeightMirror, "noise", axes)
+    monkeypatch.setattr(_feedback_learned.WeightMirror, "noise", axes)
     method, whole = make_method("fa", feedback="weight_mirror", mirror_rate=1), make_method("bp")
     for trained in (method, whole):
         fill(trained)
