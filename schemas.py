@@ -64,6 +64,7 @@ def fact_words() -> dict[str, str]:
         "trained_modules": "more than one block that learns, since it concerns those before the last: train more of "
         "them (--first_trainable_block, --num_modules)",
         "blocks_alone": f"a rule whose blocks learn on their own, without a signal or weights from above: {alone}",
+        "classifier": "a rule that trains the network's classifier",
         "decodes": f"--ssl with --ssl_task {drawing}, or a weight of such a task",
         "augments": "--random_crop, --random_resized_crop, --random_horizontal_flip or --random_erasing",
     }
@@ -195,7 +196,7 @@ class Args(Section):
         """The values that relations between settings are checked against: every setting's, and what several imply.
 
         ``built_in``, ``from_library``: where the network comes from; ``trained_modules``: how many learn;
-        ``blocks_alone``: whether the rule's blocks learn on their own;
+        ``blocks_alone``: whether the rule's blocks learn on their own; ``classifier``: whether the classifier learns;
         ``decodes``: whether a task draws images; ``augments``: whether images are augmented. The task of ``--ssl``
         counts as one with that weight, and ``spelled`` has how the user asked for it.
         """
@@ -207,6 +208,7 @@ class Args(Section):
             "from_library": self.model.library is not None,
             "trained_modules": self.num_modules,
             "blocks_alone": self.method.BLOCKS_ALONE,
+            "classifier": self.method.CLASSIFIES,
             "decodes": any(task.DECODES for task, _ in tasks),
             "augments": any(augmentations),
             "spelled": {task.weight_name(): f"ssl --ssl_task {task.task()}" for task, _ in chosen},

@@ -23,9 +23,11 @@ class Traits:
     Attributes:
         isolation: whose parameters the gradient of a block depends on. ``block``: its own and those below;
             ``neighbour``: the next block's too; ``broadcast``: a signal from the top as well; ``none``: all.
+        logits_in_training: whether a training step gives the exits' logits; not where they take passes of their own.
     """
 
     isolation: Literal["none", "block", "neighbour", "broadcast"]
+    logits_in_training: bool = True
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class StepOutput:
     """Losses, logits and metrics of one batch; gradients are in ``.grad``. Device tensors without a graph.
 
     Attributes:
-        logits: per block (B, N) logits of its classification head; None where it has none. The last is the network's.
+        logits: per block (B, N) logits of its classification head; None where it has none. The last is the network's,
+            and is there if the traits' ``logits_in_training`` says so.
         losses: per block its scalar training loss; None where it has none.
         metrics: further scalars by name.
     """

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,13 @@ class LocalMethod(Method):
     The graph of a block is freed before the next block runs, so memory is that of the largest block. The output
     handed on was computed *before* the block's update; that makes any schedule of the blocks, pipelines included,
     give the same bits.
+
+    Attributes:
+        SEES: the names of the images in a batch that the method's own loss looks at, in the order in which it gets
+            their maps.
     """
+
+    SEES: ClassVar[tuple[str, ...]] = (LABELLED,)
 
     def __init__(self, args: MethodArgs, backbone: Backbone, spec: DataSpec) -> None:
         super().__init__(args, backbone, spec)
@@ -92,7 +99,7 @@ class LocalMethod(Method):
         """With ``--overlap`` a block also learns from the losses above it; with ``--man`` it reads the next block."""
         reads_next = any(isinstance(part, MomentumHead) for part in self.heads.modules())
         reach = max(self.overlap, int(reads_next))
-        return self.TRAITS if not reach else Traits("neighbour" if reach == 1 else "none")
+        return replace(self.TRAITS, isolation="neighbour" if reach == 1 else "none") if reach else self.TRAITS
 
     @property
     def two_views(self) -> bool:
@@ -175,12 +182,12 @@ class LocalMethod(Method):
 
     def _losses(self, index: int, hidden: Hidden, batch: Batch) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """The weighted sum of a block's losses, its logits, and the losses by name where there are several kinds."""
-        labelled = Hidden(*(batch.part(part, LABELLED) for part in hidden))
+        seen = Hidden(*(batch.part(part, *self.SEES) for part in hidden))
         if index == self.last:
-            return *self.block_loss(index, labelled, batch), {}
+            return *self.block_loss(index, seen, batch), {}
         logits_BN, terms, parts = None, [], {}
         if self.is_supervised(index):
-            loss, logits_BN = self.block_loss(index, labelled, batch)
+            loss, logits_BN = self.block_loss(index, seen, batch)
             terms.append(self.weight(PRED_LOSS, index) * loss)
             parts[PRED_LOSS] = loss.detach()
         for name, task in self.tasks.items():

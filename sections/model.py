@@ -14,6 +14,7 @@ from utils import code_file
 
 _LIBRARY, _CODE = r"(torchvision|timm):([\w.-]+)", r"[^\x00]+\.py:[^\W\d]\w*"
 BUILT_IN = {"built_in": (True,)}  # for what only the project's own networks know how to do
+CLASSIFIER = BUILT_IN | {"classifier": (True,)}
 
 
 class Code(NamedTuple):
@@ -34,11 +35,11 @@ class ModelArgs(Section):
         needs={"from_library": (True,)},
     )  # fmt: skip
     mlp_n_hidden_layers: int | None = setting(
-        None, "hidden layers of the classifier", shown="the model's own", ge=0, needs=BUILT_IN
+        None, "hidden layers of the classifier", shown="the model's own", ge=0, needs=CLASSIFIER
     )
     mlp_hidden_dim: int | None = setting(
         None, "width of those layers", shown="the model's own", ge=1,
-        needs=BUILT_IN | {"mlp_n_hidden_layers": POSITIVE},
+        needs=CLASSIFIER | {"mlp_n_hidden_layers": POSITIVE},
     )  # fmt: skip
     dropout_prob: float = setting(0.0, "probability of dropout after every block's ReLU", ge=0, lt=1, needs=BUILT_IN)
     padding_mode: Literal["zeros", "circular"] = setting("zeros", "padding of the convolutions", needs=BUILT_IN)

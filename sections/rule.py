@@ -36,10 +36,12 @@ class MethodArgs(Composite):
             rule's own settings stand where these are declared.
         BLOCKS_ALONE: whether a block learns from itself and the blocks below, so that stages can be trained at the same
             time; a setting that breaks it ``excludes`` ``--layer_parallel``.
+        CLASSIFIES: whether the network's classifier takes part; without it its settings have no effect.
     """
 
     RECIPE: ClassVar[Mapping[str, Any]] = recipe()
     BLOCKS_ALONE: ClassVar[bool] = False
+    CLASSIFIES: ClassVar[bool] = True
 
     method: str = setting(
         DEFAULT_METHOD, "training rule, or the file of one of your own; --NAME is short for --method NAME"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from consts import DATASETS, DEVICE, PROJECT
-from sections.fields import POSITIVE, TRUE_WORDS, Above, Other, Section, list_from_text, setting
+from sections.fields import POSITIVE, TRUE_WORDS, Above, Holding, Other, Section, list_from_text, setting
 
 PARALLEL = {"layer_parallel": ("threads", "processes", "streams")}
 WANDB = {"wandb": Other("disabled")}
@@ -225,6 +225,8 @@ class RunArgs(Section):
         "what to look at after every epoch: gradients and signals against back-prop's, linear probes of every block, "
         "the first kernels, similarity of the blocks, labels against guesses",
         shown="none",
+        on=Holding("alignment"),
+        requires={"classifier": ((True,), "alignment compares with the gradient of the classification loss")},
     )
     progress_bar: bool = setting(True, "draw a progress bar (in a terminal)")
     resume: str | None = setting(

@@ -89,6 +89,8 @@ CASES: dict[str, tuple[str, dict[str, object]]] = (
     | of_choices("fg", "guess")
     | of_choices("fa", "feedback")
     | of_choices("dfa", "feedback")
+    | of_choices("ff", "goodness_loss")
+    | of_choices("ff", "label_in")
     | of_choices("dualprop", "feedback")
 )
 
@@ -184,7 +186,7 @@ def make_method(case: str, backbone: Backbone | None = None, size: int = 8, **se
 
 def seed(case: str) -> None:
     """What the engine does before every step, for the cases that draw; the others must do without."""
-    if {"inpaint", "cpc", "brsf", "weight_mirror", "tp", "ldrl", "ddtp", "fg"} & {*case.split()}:
+    if {"inpaint", "cpc", "brsf", "weight_mirror", "tp", "ldrl", "ddtp", "fg", "ff"} & {*case.split()}:
         torch.manual_seed(1)
 
 

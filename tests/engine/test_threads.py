@@ -40,6 +40,15 @@ def test_same_bits_as_one_after_the_other(run, same, name: str, num_stages: str,
     assert without_times(run.records()) == records
 
 
+def test_labels_that_a_rule_draws_are_the_same_in_every_stage(run, same) -> None:
+    words = ["--ff", "--epochs", "2", "--learning_rate", "0.05"]
+    assert run(*words) == 0
+    whole, records = run.state(), without_times(run.records())
+    assert run(*words, "--layer_parallel", "threads", "--num_stages", "3") == 0
+    same(whole, run.state())
+    assert without_times(run.records()) == records
+
+
 def test_every_layout_goes_on_with_any_other(run, same, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["--dgl", "--dropout_prob", "0.3", "--optimizer_type", "AdamW"]
     run(*words)

@@ -61,8 +61,9 @@ def test_exits_in_training_are_those_of_inference(case: str, first: int) -> None
     trained = method.fill_grads(batch).logits
     with torch.no_grad():
         seen = method.eval().block_logits(batch.x_BCHW)
+    known = method.traits.logits_in_training
     for index, (own, other) in enumerate(zip(trained, seen, strict=True)):
-        assert (own is None) == (other is None), f"block {index}: logits in training and inference must both be None"
+        assert (own is None) == (other is None or not known), f"block {index}: logits in training and inference must both be None"
         for logits in (own, other):
             assert logits is None or logits.shape == (6, 5), f"block {index}: logits must be (images, classes)"
 
@@ -120,7 +121,8 @@ def test_output_has_an_entry_for_every_block_and_no_graph(case: str) -> None:
     method, batch = make_method(case), make_batch()
     output = method.fill_grads(batch)
     assert len(output.logits) == len(output.losses) == 3
-    assert output.logits[-1].shape == (6, 5)
+    assert (output.logits[-1] is None) != method.traits.logits_in_training
+    assert output.logits[-1] is None or output.logits[-1].shape == (6, 5)
     assert not any(value.requires_grad for value in [*output.logits, *output.losses] if value is not None)
 
 
@@ -172,7 +174,8 @@ def test_isolation_is_as_declared(case: str) -> None:
         return [method.backbone.blocks[index], *method.block_heads(index)]
 
     isolation = method.traits.isolation
-    unseen = changed_by(lambda: change_without_effect(method, batch, case))
+    classifies = any(True for _ in method.backbone.classifier.parameters())
+    unseen = changed_by(lambda: change_without_effect(method, batch, case) if classifies else None)
     beyond = changed_by(lambda: shake(*parts(2)))
     # From near to far: of what the neighbour says, a method may read no more than a sign.
     neighbours = [changed_by(lambda size=size: shake(*parts(1), size=size)) for size in (0.1, 1, 3, 10)]
@@ -213,6 +216,8 @@ def change_without_effect(method: Method, batch: Batch, case: str) -> None:
 DO_NOT_LEARN = {"tp without difference"}
 # Estimates from random directions, most of them noise in so few steps and images; their own tests have longer ones.
 DO_NOT_LEARN |= {case for case in CASES if CASES[case][0] == "fg"}
+# Another label is wrong at every step, and each block's input moves with the losses below: it takes more steps.
+DO_NOT_LEARN |= {"ff", "ff image"}
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case not in DO_NOT_LEARN])

@@ -42,7 +42,8 @@ LOADED |= {name for name in DataArgs.model_fields if name.startswith("curriculum
 # Fixed by this test; determinism is about a GPU's kernels. Other networks: tests/networks; another run: tests/engine.
 FIXED = {"method", "model", "stem", "init_from", "batch_size", "epochs", "deterministic"}
 BEYOND = {  # flags that make a fact so
-    "built_in": (), "trained_modules": (), "blocks_alone": (), "augments": (), "decodes": ("--ssl",),
+    "built_in": (), "trained_modules": (), "blocks_alone": (), "augments": (), "classifier": (),
+    "decodes": ("--ssl",),
 }  # fmt: skip
 
 
@@ -52,7 +53,9 @@ def flags_of(rule: str) -> list[str]:
         name
         for section in (RULES[rule], ModelArgs, OptimArgs, DataArgs)
         for name, field in fields_of(section).items()
-        if name not in LOADED | FIXED and not extra(field, "measures")
+        if name not in LOADED | FIXED
+        and not extra(field, "measures")
+        and (RULES[rule].CLASSIFIES or "classifier" not in extra(field, "needs"))
     ]
 
 
