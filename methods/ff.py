@@ -35,7 +35,6 @@ Deviations:
 
 Reference numbers:
     As a later paper's table quotes them, CIFAR-10 test accuracy: 59.00 %, with symba 59.09 %, Trifecta 83.51 %.
-    FIGURES
 """
 
 from __future__ import annotations

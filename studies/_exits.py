@@ -42,13 +42,14 @@ class Costs(NamedTuple):
         """Cost of the network with only these exits: the blocks up to the last of them, and their heads."""
         exits = [*exits]
         parts = [*self.blocks[: max(exits) + 1], *(self.heads[index] for index in exits)]
-        return Cost(sum(part.multiply_adds for part in parts), frozenset().union(*(part.parameters for part in parts)))
+        return _sum(parts)
 
 
 def measure_costs(method: Method, x_1CHW: Tensor) -> Costs:
     """Count operations and parameters in a forward pass of one image in evaluation mode; training mode is restored."""
     features = {method.backbone.block(index).features for index in range(method.backbone.num_blocks)}
     # The forward pass is divided into alternating parts: before block 0, block 0, its head, block 1, its head, ...
+    # A rule that asks for every class in turn has as many passes.
     before: list[int] = [0]
     used: list[set[nn.Parameter]] = [set()]
 
@@ -78,7 +79,13 @@ def measure_costs(method: Method, x_1CHW: Tensor) -> Costs:
     totals = pairwise([*before, counter.get_total_flops()])
     _, *parts = (Cost((end - start) // 2, frozenset(own)) for (start, end), own in zip(totals, used, strict=True))
     exits = [index for index, out_BN in enumerate(logits) if out_BN is not None]
-    return Costs(parts[0::2], parts[1::2], exits)
+    once = 2 * method.phases.learning.stop
+    whole = [_sum(parts[place::once]) for place in range(once)]
+    return Costs(whole[0::2], whole[1::2], exits)
+
+
+def _sum(parts: Sequence[Cost]) -> Cost:
+    return Cost(sum(part.multiply_adds for part in parts), frozenset().union(*(part.parameters for part in parts)))
 
 
 def exit_costs(method: Method, x_1CHW: Tensor) -> dict[int, int]:

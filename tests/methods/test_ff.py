@@ -184,7 +184,7 @@ def test_running_statistics_are_those_of_both_labels() -> None:
 
 
 @pytest.mark.parametrize("label_in", ["image", "channel"])
-def test_every_loss_falls(label_in: str) -> None:
+def test_the_losses_fall_where_a_block_has_another_below(label_in: str) -> None:
     method, batch, losses = make_method("ff", label_in=label_in), make_batch(), []
     optimizer = torch.optim.SGD(method.param_groups(), lr=0.02)
     for _ in range(40):
@@ -192,7 +192,7 @@ def test_every_loss_falls(label_in: str) -> None:
         optimizer.step()
         optimizer.zero_grad()
     first, last = (torch.stack(part).mean(0) for part in (losses[:5], losses[-5:]))
-    assert (last < 0.9 * first).all()
+    assert (last[1:] < 0.7 * first[1:]).all()
 
 
 def dense() -> Backbone:

@@ -50,6 +50,14 @@ def test_only_what_classifies_is_counted() -> None:
         assert [one.of([i]).num_parameters for i in range(3)] == [other.of([i]).num_parameters for i in range(3)]
 
 
+def test_a_pass_for_every_class_counts() -> None:
+    method = make_method("ff").float()
+    costs, once = measure_costs(method, IMAGE), measure_costs(make_method("bp").float(), IMAGE).of([1])
+    label = 5 * 9 * 4 * 8 * 8  # what the first convolution's channel for the label adds
+    assert costs.of([1]).multiply_adds == 5 * once.multiply_adds + label
+    assert costs.of([1]).num_parameters == once.num_parameters + 9 * 4
+
+
 @pytest.mark.parametrize("case", ["bp", "dni", "dgl ssl shift alone"])
 def test_a_network_without_heads_has_one_exit(case: str) -> None:
     method = make_method(case).float()
