@@ -63,7 +63,9 @@ def test_exits_in_training_are_those_of_inference(case: str, first: int) -> None
         seen = method.eval().block_logits(batch.x_BCHW)
     known = method.traits.logits_in_training
     for index, (own, other) in enumerate(zip(trained, seen, strict=True)):
-        assert (own is None) == (other is None or not known), f"block {index}: logits in training and inference must both be None"
+        assert (own is None) == (other is None or not known), (
+            f"block {index}: logits in training and inference must both be None"
+        )
         for logits in (own, other):
             assert logits is None or logits.shape == (6, 5), f"block {index}: logits must be (images, classes)"
 
