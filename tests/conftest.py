@@ -84,6 +84,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = (
         "ldrl steps": ("ldrl", {"inverse_steps": 3}),
         "dualprop sweeps": ("dualprop", {"nudge": 1.0, "mixture": 0.0, "sweeps": 3}),
     }
+    | {"foton frozen": ("foton", {"refresh": 0})}
     | {"fg local weight": ("fg", {"guess": "local", "perturb": "weight"})}
     | of_choices("fg", "perturb")
     | of_choices("fg", "guess")

@@ -1,0 +1,16 @@
+"""Settings of ``--method pepita``."""
+
+from sections.fields import setting
+from sections.labels import Smoothing
+from sections.rule import MethodArgs, recipe
+
+
+class PepitaArgs(MethodArgs):
+    """Error-driven input modulation (pepita)."""
+
+    GROUPS = (Smoothing,)
+    RECIPE = recipe(learning_rate=0.01)
+
+    projection_scale: float = setting(
+        0.05, "standard deviation of the numbers that carry the error to the pixels", gt=0, le=10
+    )
