@@ -141,6 +141,7 @@ PROBE_ACCURACY, CKA = "probe_accuracy", "cka_"  # the second begins a name: insi
 PRED_LOSS = "pred_loss"  # the method's own
 CASCADE_LOSS = "cascade_loss"  # what a critic learns from; no part of its block's
 INVERSE_LOSS = "inverse_loss"  # what an inverse learns from
+ENERGY = "energy"  # of a relaxed block's error; infinite where relaxing has raised the energy of the network
 RECONSTRUCTION = "reconstruction_error"  # of an inverse, over the mean square of what it reconstructs
 
 

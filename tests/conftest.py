@@ -32,10 +32,11 @@ def of_task(section: type[TaskArgs]) -> dict[str, object]:
     return {section.weight_name(): 0.5} | dict.fromkeys(section.REQUIRES, True)
 
 
-def of_choices(rule: str, name: str) -> dict[str, tuple[str, dict[str, object]]]:
-    """A case for every word of a setting but its default."""
+def of_choices(rule: str, name: str, **others: object) -> dict[str, tuple[str, dict[str, object]]]:
+    """A case for every word of a setting but its default, with ``others``."""
     field = RULES[rule].model_fields[name]
-    return {f"{rule} {word}": (rule, {name: word}) for word in get_args(field.annotation) if word != field.default}
+    words = [word for word in get_args(field.annotation) if word != field.default]
+    return {f"{rule} {word}": (rule, {name: word} | others) for word in words}
 
 
 # Every method, dgl with every task, and every setting that makes another training rule of one: method and settings by a
@@ -93,6 +94,9 @@ CASES: dict[str, tuple[str, dict[str, object]]] = (
     | of_choices("ff", "goodness_loss")
     | of_choices("ff", "label_in")
     | of_choices("dualprop", "feedback")
+    | {"pc": ("pc", {"inference_steps": 2}), "ep": ("ep", {"inference_steps": 2})}
+    | of_choices("pc", "inference", inference_steps=3, inference_rate=0.3)
+    | of_choices("ep", "nudging", inference_steps=2)
 )
 
 
@@ -187,7 +191,8 @@ def make_method(case: str, backbone: Backbone | None = None, size: int = 8, **se
 
 def seed(case: str) -> None:
     """What the engine does before every step, for the cases that draw; the others must do without."""
-    if {"inpaint", "cpc", "brsf", "weight_mirror", "tp", "ldrl", "ddtp", "fg", "ff"} & {*case.split()}:
+    draw = {"inpaint", "cpc", "brsf", "weight_mirror", "tp", "ldrl", "ddtp", "fg", "ff", "random_sign"}
+    if draw & {*case.split()}:
         torch.manual_seed(1)
 
 

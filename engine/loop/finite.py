@@ -7,14 +7,18 @@ from pathlib import Path
 
 import torch
 
-from consts import LOSS
+from consts import ENERGY, LOSS
 from engine.loop.meter import Totals
 from methods._base import Method
 from utils import UserError
 
+# What is wrong with a value that is not finite, and what helps, by how its metric's name ends.
+LEARNING = "is not finite", "lower --learning_rate or set --gradient_clip"
+CHECKED = {LOSS: LEARNING, ENERGY: ("rises while it is relaxed, or is not finite,", "lower --inference_rate")}
+
 
 class FiniteCheck:
-    """Checks losses, parameters and buffers of a run.
+    """Checks losses, relaxed energies, parameters and buffers of a run.
 
     Args:
         method: what is trained.
@@ -26,15 +30,16 @@ class FiniteCheck:
         self._method, self._optimizer, self._checkpoints = method, optimizer, checkpoints
 
     def totals(self, totals: Totals, step: int) -> None:
-        """Check the losses.
+        """Check the losses and energies.
 
         Raises:
             UserError: naming block and step.
         """
         for name, value in totals.sums.items():
-            if name.endswith(LOSS) and not math.isfinite(value):
+            kind = next((kind for kind in CHECKED if name.endswith(kind)), None)
+            if kind is not None and not math.isfinite(value):
                 where, _, what = name.rpartition("/")
-                raise self._error(f"the {what} of {where or 'the network'}", step)
+                raise self._error(f"the {what} of {where or 'the network'}", step, *CHECKED[kind])
 
     def state(self, step: int) -> None:
         """Check parameters and buffers, which may be affected before any loss is.
@@ -45,10 +50,8 @@ class FiniteCheck:
         named = [(group["name"], value) for group in self._optimizer.param_groups for value in group["params"]]
         for name, value in [*named, *self._method.named_buffers()]:
             if value.is_floating_point() and not bool(value.isfinite().all()):
-                raise self._error(f"a value in {name}", step)
+                raise self._error(f"a value in {name}", step, *LEARNING)
 
-    def _error(self, what: str, step: int) -> UserError:
-        return UserError(
-            f"{what} is not finite at step {step}; lower --learning_rate or set --gradient_clip. "
-            f"The last good checkpoint is kept in {self._checkpoints}"
-        )
+    def _error(self, what: str, step: int, trouble: str, advice: str) -> UserError:
+        kept = f"The last good checkpoint is kept in {self._checkpoints}"
+        return UserError(f"{what} {trouble} at step {step}; {advice}. {kept}")

@@ -259,6 +259,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(run, capsys) -> None:
     assert run.summary()["status"] == "failed"
 
 
+def test_an_energy_that_rises_while_it_is_relaxed_stops_the_run(run, capsys) -> None:
+    assert run("--pc", "--inference", "state", "--inference_rate", "1") == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "the energy of block_0" in line and "rises while it is relaxed" in line
+    assert "at step" in line and "lower --inference_rate" in line
+    assert run.summary()["status"] == "failed"
+
+
 def test_frozen_blocks_stay_as_they_were(run) -> None:
     run("--dgl", "--first_trainable_block", "-1")
     run("--dgl", "--first_trainable_block", "-1", "--epochs", "1")

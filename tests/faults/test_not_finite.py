@@ -72,14 +72,15 @@ def test_a_signal_does_not_save_it(number: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("loss", "the loss of the network"),
-        ("block_01/loss", "the loss of block_01"),
-        ("block_00/ssl_loss", "the ssl_loss of block_00"),
+        ("loss", "the loss of the network is not finite"),
+        ("block_01/loss", "the loss of block_01 is not finite"),
+        ("block_00/ssl_loss", "the ssl_loss of block_00 is not finite"),
+        ("block_01/energy", "the energy of block_01 rises while it is relaxed, or is not finite,"),
     ],
 )
 def test_names_of_losses(name: str, words: str) -> None:
     network = torch.nn.Linear(1, 1)
     check = FiniteCheck(network, torch.optim.SGD(network.parameters()), Path("kept"))
     totals = Totals(1, {"accuracy": math.nan, "block_02/loss": 1.0, name: math.nan})
-    with pytest.raises(UserError, match=f"^{words} is not finite at step 7;.* kept in kept$"):
+    with pytest.raises(UserError, match=f"^{words} at step 7;.* kept in kept$"):
         check.totals(totals, 7)
