@@ -85,6 +85,8 @@ CASES: dict[str, tuple[str, dict[str, object]]] = (
         "ldrl steps": ("ldrl", {"inverse_steps": 3}),
         "dualprop sweeps": ("dualprop", {"nudge": 1.0, "mixture": 0.0, "sweeps": 3}),
     }
+    | {"es subspace": ("es", {"subspace": 3})}
+    | of_choices("es", "noise")
     | {"foton frozen": ("foton", {"refresh": 0})}
     | {"fg local weight": ("fg", {"guess": "local", "perturb": "weight"})}
     | of_choices("fg", "perturb")
@@ -191,7 +193,7 @@ def make_method(case: str, backbone: Backbone | None = None, size: int = 8, **se
 
 def seed(case: str) -> None:
     """What the engine does before every step, for the cases that draw; the others must do without."""
-    draw = {"inpaint", "cpc", "brsf", "weight_mirror", "tp", "ldrl", "ddtp", "fg", "ff", "random_sign"}
+    draw = {"inpaint", "cpc", "brsf", "weight_mirror", "tp", "ldrl", "ddtp", "fg", "ff", "random_sign", "es"}
     if draw & {*case.split()}:
         torch.manual_seed(1)
 

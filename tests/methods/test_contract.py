@@ -220,7 +220,7 @@ DO_NOT_LEARN = {"tp without difference"}
 DO_NOT_LEARN |= {"ff", "ff image"}
 # Estimates from random directions, most of them noise in so few steps and images, and what needs more steps because
 # the error reaches a block by the image alone; their own tests have longer ones.
-DO_NOT_LEARN |= {case for case in CASES if CASES[case][0] in ("fg", "foton", "pepita")}
+DO_NOT_LEARN |= {case for case in CASES if CASES[case][0] in ("es", "fg", "foton", "pepita")}
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case not in DO_NOT_LEARN])
