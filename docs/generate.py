@@ -50,6 +50,7 @@ OPTIONS: dict[str, tuple[str, list[type[Section]]]] = {
     "--sequential": ("sections/phases", [Phases]),
     "--pred_aux_type": ("heads/classifiers", [Heads]),
     "--pred_aux_type auglocal": ("heads/auglocal", []),
+    "--pred_aux_type channelwise, lls or random": ("heads/fixed", []),
     "--man": ("heads/momentum", [Momentum]),
     "--coarse_labels_first": ("datamodules/super_classes", [SuperClasses]),
     "--ssl": ("sections/task", [Tasks]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from heads.fixed import FixedLinear, UnitVector, channelwise, random_weights, waves
 from layers.convolution import Conv2d
 from layers.pooling import AvgPool2d
 from model import Shape, mlp
@@ -153,7 +154,25 @@ def linear(
     return nn.Sequential(pool, nn.Flatten(), layer)
 
 
+def bias_free(shape: Shape, num_classes: int, n_hidden_layers: int = 0, hidden_dim: int = 0) -> nn.Module:
+    """One Linear without bias on the full map, the matrix M of Mono-Forward; the last two arguments are not used."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(shape.num_features, num_classes, bias=False))
+
+
+def lls(shape: Shape, num_classes: int, n_hidden_layers: int = 0, hidden_dim: int = 0) -> nn.Module:
+    """Average-pool to 4x4, unit length, products with `waves`; the last two arguments are not used."""
+    pool, small = average_pool(shape, 4)
+    return nn.Sequential(pool, nn.Flatten(), UnitVector(), FixedLinear(waves(num_classes, small.num_features)))
+
+
+def fixed_random(shape: Shape, num_classes: int, n_hidden_layers: int = 0, hidden_dim: int = 0) -> nn.Module:
+    """Average-pool to 2x2, products with fixed `random_weights`; the last two arguments are not used."""
+    pool, small = average_pool(shape, 2)
+    return nn.Sequential(pool, nn.Flatten(), FixedLinear(random_weights(num_classes, small.num_features)))
+
+
 CLASSIFIERS = {
     "mlp": flatten_mlp, "cnn": convolutional, "pooled": pooled, "mlp_sr": mlp_sr, "linear": linear,
-    "1c2f": one_convolution, "cnn_full": full_resolution, "conv": convolutions,
+    "1c2f": one_convolution, "cnn_full": full_resolution, "conv": convolutions, "monoforward": bias_free,
+    "channelwise": channelwise, "lls": lls, "random": fixed_random,
 }  # fmt: skip

@@ -8,7 +8,8 @@ from sections.fields import POSITIVE, Above, Section, setting
 from sections.modules import WAITS
 from sections.tasks._base import INNER
 
-HeadKind = Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f", "cnn_full", "conv", "auglocal"]
+LearnedHead = Literal["mlp", "cnn", "pooled", "mlp_sr", "linear", "1c2f", "cnn_full", "conv", "auglocal", "monoforward"]
+HeadKind = Literal[LearnedHead, "channelwise", "lls", "random"]  # the last three have no parameters
 WITH_HIDDEN_LAYERS = ("mlp", "cnn", "pooled", "mlp_sr", "1c2f", "cnn_full", "conv")
 WITH_FREE_WIDTH = ("mlp", "cnn", "pooled", "1c2f", "conv")
 

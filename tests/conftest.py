@@ -46,6 +46,10 @@ CASES: dict[str, tuple[str, dict[str, object]]] = (
     | {f"dgl {name}": ("dgl", of_task(section)) for name, section in TASKS.items()}
     | {
         "dgl pooled": ("dgl", {"pred_aux_type": "pooled"}),
+        "dgl channelwise": ("dgl", {"pred_aux_type": "channelwise"}),
+        "dgl lls": ("dgl", {"pred_aux_type": "lls"}),
+        "dgl random": ("dgl", {"pred_aux_type": "random"}),
+        "dgl monoforward": ("dgl", {"pred_aux_type": "monoforward"}),
         "dgl direct global": ("dgl", {"is_direct_global": True}),
         "dgl ssl": ("dgl", {"ssl": True}),
         "dgl ssl bilinear": ("dgl", {"ssl": True, "upsample": True, "upsample_type": "bilinear"}),

@@ -1,7 +1,7 @@
 """Settings of ``--method critic``."""
 
 from sections.fields import again, setting
-from sections.heads import HeadKind, Heads
+from sections.heads import Heads, LearnedHead
 from sections.labels import Smoothing
 from sections.modules import Modules
 from sections.rule import MethodArgs
@@ -16,7 +16,7 @@ class CriticArgs(MethodArgs):
     # is no place for losses from further up, for weights of the next block in a head, for phases or for coarse labels.
     GROUPS = (Smoothing, Heads, Modules, Tasks)
 
-    pred_aux_type: HeadKind = again(Heads, "pred_aux_type", "conv", description="critic of every block but the last")
+    pred_aux_type: LearnedHead = again(Heads, "pred_aux_type", "conv", description="critic of every block but the last")
     aux_mlp_hidden_dim: int = again(Heads, "aux_mlp_hidden_dim", 128)
     cascade_loss_weight: float = setting(
         1.0, "weight of what a critic learns from", ge=0, needs=INNER | {"optimizer_type": ("SGD",)}

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from sections.fields import again, setting
-from sections.heads import HeadKind, Heads, Momentum
+from sections.heads import Heads, LearnedHead, Momentum
 from sections.labels import Smoothing, SuperClasses
 from sections.modules import Modules, Overlap
 from sections.phases import Phases
@@ -36,7 +36,7 @@ class InfoproArgs(MethodArgs):
         SupconArgs, "contrast_temperature", 0.07, description="temperature of contrastive losses with labels",
         unless={"label_loss": ("contrast",)},
     )  # fmt: skip
-    pred_aux_type: HeadKind = again(Heads, "pred_aux_type", "1c2f")
+    pred_aux_type: LearnedHead = again(Heads, "pred_aux_type", "1c2f")
     aux_mlp_hidden_dim: int = again(Heads, "aux_mlp_hidden_dim", 128)
 
     @property

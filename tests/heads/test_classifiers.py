@@ -13,8 +13,8 @@ from model import Shape
 @pytest.mark.parametrize("kind", CLASSIFIERS)
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 16])
 def test_logits_at_any_resolution(kind: str, size: int) -> None:
-    head = CLASSIFIERS[kind](Shape(4, size, size), 10, 1, 8)
-    assert head(torch.randn(3, 4, size, size)).shape == (3, 10)
+    head = CLASSIFIERS[kind](Shape(12, size, size), 10, 1, 8)
+    assert head(torch.randn(3, 12, size, size)).shape == (3, 10)
 
 
 # AlonNT/Thesis, BasicCNN (256 wide) and VGG11c (1024 wide) by block.

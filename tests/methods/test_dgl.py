@@ -41,7 +41,10 @@ def test_one_block_is_back_propagation(direct: bool) -> None:
         assert torch.equal(gradient, gradients(local)[name]), name
 
 
-@pytest.mark.parametrize("head", ["mlp", "cnn", "pooled", "mlp_sr", "linear"])
+HEADS = ["mlp", "cnn", "pooled", "mlp_sr", "linear", "monoforward", "channelwise", "lls", "random"]
+
+
+@pytest.mark.parametrize("head", HEADS)
 def test_equals_the_sum_of_losses(head: str) -> None:
     settings = {"pred_aux_type": head}
     immediate, oracle = make_method("dgl", **settings), make_method("dgl", **settings)
