@@ -32,6 +32,9 @@ Deviations:
 Reference numbers:
     As a later paper's table quotes it, CIFAR-10 test accuracy: channelwise 78.11 %. From an abstract, adaptive spatial
     goodness encoding 90.62 %. We found none for lls, and for monoforward claims of back-propagation's accuracy only.
+    Ours, digits, VGGs with dgl, 8 epochs of batches of 32, one seed, test accuracy after the last, the two exits with
+    such heads and the network: channelwise 13.9, 63.1, 97.8 %, lls 19.2, 65.8, 97.8 %, random 11.9, 45.8, 98.1 %,
+    monoforward 96.7, 97.2, 98.9 %.
 """
 
 from __future__ import annotations
