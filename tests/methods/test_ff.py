@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 import cli
 from datamodules.base import DataSpec
-from methods.ff import ForwardForward, Label, UnitLength
+from methods._label import Label, UnitLength
+from methods.ff import ForwardForward
 from model import Backbone, Block, Shape
 from objectives.goodness import forward_forward, goodness, symba
 from tests.conftest import CLASSES, gradients, make_batch, make_method, strided_backbone
