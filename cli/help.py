@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 
 from cli.build import SPELLINGS, Parser, add_setting, shown_setting, train_parser
@@ -40,7 +41,7 @@ def short_help(rules: Rules) -> str:
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=26),
         description=f"{NAME} trains a convolutional network without end-to-end back-propagation, or with it.\n\n"
         + examples,
-        epilog=f"Rules: {names}.\n"
+        epilog=textwrap.fill(f"Rules: {names}.", width=100, subsequent_indent="  ") + "\n"
         f"All flags: --help {ALL}; of a part: --help {'|'.join(SECTIONS)}; of a rule: --dgl --help.\n"
         f"{SPELLINGS}",
     )

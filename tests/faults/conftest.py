@@ -38,7 +38,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def get(*words: str) -> Path:
         if words not in known:
             folder = tmp_path_factory.mktemp("whole")
-            assert process.finish([*process.SMALL, *words], folder).exit_code() == 0
+            assert process.finish(process.small([*words]), folder).exit_code() == 0
             known[words] = only_run(folder)
         return known[words]
 

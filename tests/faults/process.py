@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from schemas import method_sections
 from tests.engine.conftest import SMALL as FLAGS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -22,6 +23,13 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["main", "engine.trainer", "reports", "datamodules.digits", "wandb"])
 SMALL = [*FLAGS, "--model", "VGGs", "--mlp_hidden_dim", "16"]
 STEPS_PER_EPOCH, NUM_STEPS = 5, 15
+WITHOUT_CLASSIFIER = {f"--{name}" for name, section in method_sections().items() if not section.CLASSIFIES}
+
+
+def small(words: list[str]) -> list[str]:
+    """The words of a small run with ``words``; a rule without a classifier has no width for one."""
+    return [*(SMALL[:-2] if WITHOUT_CLASSIFIER & {*words} else SMALL), *words]
+
 
 Fault = Callable[[], object]
 

@@ -15,7 +15,7 @@ import methods
 from tests.engine.test_run import without_times
 from tests.faults import inject
 from tests.faults.conftest import last_state, only_run, status
-from tests.faults.process import NUM_STEPS, SMALL, STEPS_PER_EPOCH, finish
+from tests.faults.process import NUM_STEPS, STEPS_PER_EPOCH, finish, small
 
 # A row is a line: name and flags. Every method of the project is in it by itself.
 DROPOUT = ["--dropout_prob", "0.3"]
@@ -73,7 +73,7 @@ def test_resumed_equals_uninterrupted(
     words = [*ROWS[row], "--precision", precision]
     expected = whole(*words)
     fault, code = PLACES[place]
-    assert finish([*SMALL, *words], tmp_path, fault).exit_code() == code
+    assert finish(small(words), tmp_path, fault).exit_code() == code
     path = only_run(tmp_path)
     assert status(path) == ("interrupted" if code == 143 else "running")
     resumed = finish(["--resume", str(path)], tmp_path)
