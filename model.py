@@ -155,6 +155,11 @@ class Backbone(nn.Module):
         return block
 
     @property
+    def parts(self) -> list[nn.Module]:
+        """The blocks in order, then the classifier."""
+        return [*self.blocks, self.classifier]
+
+    @property
     def num_blocks(self) -> int:
         """Number of blocks, the classifier not counted."""
         return len(self.blocks)

@@ -155,7 +155,7 @@ def linear(
 
 
 def bias_free(shape: Shape, num_classes: int, n_hidden_layers: int = 0, hidden_dim: int = 0) -> nn.Module:
-    """One Linear without bias on the full map, the matrix M of Mono-Forward; the last two arguments are not used."""
+    """A linear layer without bias on the full map (Mono-Forward); the last two arguments are not used."""
     return nn.Sequential(nn.Flatten(), nn.Linear(shape.num_features, num_classes, bias=False))
 
 

@@ -51,7 +51,7 @@ DEVIATION = 0.1  # of random weights
 
 
 class ChannelGoodness(nn.Module):
-    """The mean square of each class's share of the output, (B, N), in float32 or wider."""
+    """The mean square of the group of outputs that stands for each class, (B, N), in float32 or wider."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -107,5 +107,5 @@ def waves(num_classes: int, num_features: int) -> Tensor:
 
 
 def random_weights(num_classes: int, num_features: int) -> Tensor:
-    """(N, D) from torch's generator."""
+    """Normal random weights of a fixed linear head, (N, D), drawn with torch's global generator."""
     return DEVIATION * torch.randn(num_classes, num_features)

@@ -31,7 +31,7 @@ class _MeanOfAll(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, moved: Tensor, _: None) -> Tensor:
-        """Forward, likewise."""
+        """The forward-mode derivative: the mean of the tangents."""
         return _MeanOfAll.apply(moved, ctx.mean)
 
 

@@ -32,7 +32,7 @@ class TilesPool(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, moved_BCHW: Tensor, _: None) -> Tensor:
-        """Forward: averages of what the pixels move by."""
+        """The forward-mode derivative: averages of the tangents."""
         return F.avg_pool2d(moved_BCHW, ctx.kernel_size)
 
 

@@ -67,6 +67,11 @@ def wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype.itemsize < 4 else x
 
 
+def add_gradient(parameter: nn.Parameter, gradient: Tensor) -> None:
+    """Add to ``.grad``, as a backward pass does."""
+    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+
+
 class Phases:
     """Which blocks learn when: all of them at once, or one in each of as many phases (``--sequential``).
 

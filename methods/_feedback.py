@@ -8,6 +8,7 @@ changes them, and, for few bits, how exactly the error is told.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +31,12 @@ class FeedbackLayer(nn.Module):
     weight: Tensor
     B: Tensor
     place: tuple[nn.ParameterList, int]
+    feedback: Feedback
     pads_first: bool = False
 
+    @abstractmethod
     def pull(self, grad: Tensor, x: Tensor, feedback: Tensor) -> Tensor:
         """The gradient at the input ``x`` for the one at the output, with feedback weights in place of the weights."""
-        raise NotImplementedError
-
-    feedback: Feedback
 
 
 def drawn_like(weight: Tensor) -> Tensor:

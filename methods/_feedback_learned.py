@@ -44,7 +44,7 @@ class WeightMirror(Feedback):
         layer.register_buffer("running_B", drawn_like(layer.weight))
 
     def weights(self, layer: FeedbackLayer) -> Tensor:
-        """The running average at the norm of W: of few patches its noise would outgrow what it has learned."""
+        """The running average, scaled to the norm of W, as the noise of few patches is larger than what is learned."""
         mirrored = layer.get_buffer("running_B")
         return mirrored * (layer.weight.detach().norm() / mirrored.norm())
 

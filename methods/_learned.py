@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from methods._base import add_gradient
 from methods._broadcast import uniform
 from sections.rules.dfa import DfaArgs
 
@@ -29,11 +30,6 @@ class Seen(NamedTuple):
     out_BD: Tensor
     error_BN: Tensor
     y_B: Tensor
-
-
-def add_gradient(parameter: nn.Parameter, gradient: Tensor) -> None:
-    """Add to ``.grad``, as a backward pass does."""
-    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
 
 class Learned(nn.Module):

@@ -12,27 +12,22 @@ from torch.func import functional_call
 
 from datamodules.base import Batch
 from layers.normalisation import untracked
-from methods._base import Method
+from methods._base import Method, add_gradient
 from objectives.classification import cross_entropy
 
 Draw = Callable[[Sequence[int], Tensor, Batch], Tensor]
 
 
-def parts_of(method: Method) -> list[nn.Module]:
-    """The blocks, and the classifier behind them."""
-    return [*method.backbone.blocks, method.backbone.classifier]
-
-
 def shares(method: Method, first: int, h_BCHW: Tensor, batch: Batch) -> Tensor:
     """What every image adds to the mean loss, (B,), where ``h`` is the input of part ``first``."""
-    for part in parts_of(method)[first:]:
+    for part in method.backbone.parts[first:]:
         h_BCHW = part(h_BCHW)
     return cross_entropy(h_BCHW, batch.y_B, method.label_smoothing, "none") / len(h_BCHW)
 
 
 def shares_with(method: Method, index: int, weights: Sequence[Tensor], x_BCHW: Tensor, batch: Batch) -> Tensor:
     """Likewise, where ``x`` is the input of part ``index`` and ``weights`` stand for its parameters."""
-    part = parts_of(method)[index]
+    part = method.backbone.parts[index]
     named = {name: weight for (name, _), weight in zip(part.named_parameters(), weights, strict=True)}
     return shares(method, index + 1, functional_call(part, named, (x_BCHW,)), batch)
 
@@ -58,10 +53,10 @@ def normal(shape: Sequence[int], like: Tensor, batch: Batch) -> Tensor:
     return torch.randn(shape, **_made(like, batch))
 
 
-DRAW: dict[str, Draw] = {"rademacher": signs, "normal": normal}
-
-
 def add(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor]) -> None:
-    """Add to ``.grad``."""
+    """Add to ``.grad`` of each."""
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        add_gradient(parameter, gradient)
+
+
+DRAW: dict[str, Draw] = {"rademacher": signs, "normal": normal}

@@ -60,7 +60,7 @@ class Chain:
 
     def __init__(self, method: Method, batch: Batch) -> None:
         backbone, self.batch, self.smoothing = method.backbone, batch, method.label_smoothing
-        self.units = [*backbone.blocks[method.first_trainable :], backbone.classifier]
+        self.units = backbone.parts[method.first_trainable :]
         self.size = len(batch.x_BCHW)
         self.outputs: list[Tensor] = []
         self._random: list[RandomState] = []
@@ -184,7 +184,7 @@ class RelaxMethod(Method):
         return self.report(chain, settled, nudge, loss.detach(), torch.stack(squares[::-1]))
 
     def report(self, chain: Chain, settled: Settled, nudge: Any, loss: Tensor, squares_K2: Tensor) -> dict[str, Tensor]:
-        """Residual, number of moves, and the energy of every block's error; infinite where E has risen."""
+        """Metrics: equilibrium residual, inference steps, and each block's energy, infinite where E has risen."""
         errors, residuals = squares_K2.sum(0)
         energy_K = squares_K2[:, 0] / (2 * chain.size)
         if settled.descends:

@@ -23,7 +23,7 @@ RANDOM = Feedback()
 
 
 class _Detour(torch.autograd.Function):
-    """Identity on a layer's output; backward, it also gives its input the gradient that the layer's feedback makes.
+    """Identity on a layer's output whose backward pass also gives the input its gradient, by the feedback weights.
 
     The layer itself ran on a detached input, so this is the input's only gradient. Saving ``x`` costs no memory: the
     layer keeps the same tensor for its weight's gradient.

@@ -28,7 +28,7 @@ class TwoPass(Method):
 
     @abstractmethod
     def change(self, error_BN: Tensor) -> Tensor:
-        """What is added to the images, (B, ...) in their order; ``error`` is every image's own, softmax - onehot."""
+        """The change of the images, (B, ...) in their order; ``error`` is every image's own, softmax - onehot."""
 
     def constraint(self, part: nn.Module) -> Tensor | None:
         """A loss of the weights of a block or the classifier, if the rule has one; it is added to what they learn."""
@@ -37,7 +37,7 @@ class TwoPass(Method):
     def run(self, x_BCHW: Tensor, with_graph: bool) -> list[Tensor]:
         """The outputs of all parts, the logits last; each with the part's own graph from the first that learns on."""
         outputs = []
-        for index, part in enumerate([*self.backbone.blocks, self.backbone.classifier]):
+        for index, part in enumerate(self.backbone.parts):
             with torch.set_grad_enabled(with_graph and index >= self.first_trainable):
                 outputs.append(part(x_BCHW))
             x_BCHW = outputs[-1].detach()

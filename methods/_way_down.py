@@ -1,4 +1,4 @@
-"""Rules whose layers may have weights of their own for the way down (``--feedback``)."""
+"""Rules whose layers may send the error down through separate feedback weights (``--feedback``)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FEEDBACK: dict[str, type[Feedback]] = {
 
 
 class Transported(Method):
-    """A rule whose layers may have weights of their own for the way down; to be mixed into a family.
+    """A mixin for rules whose layers may send the error down through separate feedback weights.
 
     ``--feedback`` says which; with a word that `FEEDBACK` lacks the error goes down through the forward weights.
 

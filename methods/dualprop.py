@@ -84,7 +84,7 @@ class DualPropagation(Transported):
         """The part of the network that learns, cut behind every activation."""
         found: list[Layer] = []
         drive: list[nn.Module] = []
-        for layer in layers_of(*self.backbone.blocks[self.first_trainable :], self.backbone.classifier):
+        for layer in layers_of(*self.backbone.parts[self.first_trainable :]):
             if isinstance(layer, ACTIVATIONS):
                 found.append(Layer(nn.Sequential(*drive), layer))
                 drive = []

@@ -47,7 +47,7 @@ from sections.rules.ep import EpArgs
 
 
 class EquilibriumPropagation(RelaxMethod):
-    """Relaxes errors with a small beta, of one sign or both."""
+    """Relaxes errors while a small weight beta of the loss, positive, negative or each in turn, nudges them."""
 
     TRAITS = Traits(isolation="none")
     args: EpArgs

@@ -56,7 +56,7 @@ from torch.func import functional_call
 
 from datamodules.base import Batch, DataSpec
 from methods._base import Method, StepOutput, Traits, wide
-from methods._perturb import add, exactly, normal, parts_of
+from methods._perturb import add, exactly, normal
 from model import Backbone
 from objectives.classification import cross_entropy
 from sections.rules.es import EsArgs
@@ -100,7 +100,7 @@ class EvolutionStrategies(Method):
     @property
     def rest(self) -> nn.Sequential:
         """All that learns, one behind the other."""
-        return nn.Sequential(*parts_of(self)[self.first_trainable :])
+        return nn.Sequential(*self.backbone.parts[self.first_trainable :])
 
     @property
     def weights(self) -> list[nn.Parameter]:
@@ -108,7 +108,7 @@ class EvolutionStrategies(Method):
         return [*self.rest.parameters()]
 
     def moves(self, like_W: Tensor, batch: Batch) -> Iterator[Tensor]:
-        """As many directions as there are pairs, flat."""
+        """A random direction of all weights, flattened to one vector, for every pair."""
         pairs, count = self.args.population // 2, len(like_W)
         if self.args.noise == "coordinate":
             drawn_W = torch.rand(count, dtype=like_W.dtype, device=like_W.device, generator=batch.generator)
@@ -159,7 +159,7 @@ class EvolutionStrategies(Method):
 
 
 def low_rank(weight: Tensor, rank: int, batch: Batch) -> Tensor:
-    """A random move of ``weight``: of rank ``rank`` where it is a matrix or the kernels of a convolution."""
+    """A random perturbation of ``weight``: of rank ``rank`` where it is a matrix or the kernels of a convolution."""
     if weight.dim() < 2:
         return normal(weight.shape, weight, batch)
     rows, columns = weight.shape[0], weight[0].numel()

@@ -1,4 +1,4 @@
-"""Forward gradients: the loss is differentiated along a direction, forward, and the direction taken that far.
+"""Forward gradients: a direction times the derivative of the loss along it, found by forward-mode differentiation.
 
 Paper:
     Baydin, Pearlmutter, Syme, Wood, Torr 2022, "Gradients without Backpropagation", arXiv 2202.08587 (``weight``);
@@ -59,7 +59,7 @@ from datamodules.base import Batch, DataSpec
 from heads.build import build_classifier
 from layers.forward import derivative, without_derivative
 from methods._base import StepOutput, Traits, wide
-from methods._perturb import DRAW, add, exactly, parts_of, shares, shares_with
+from methods._perturb import DRAW, add, exactly, shares, shares_with
 from methods._signal import SignalMethod, Trace
 from model import Backbone, layers_of
 from objectives.classification import cross_entropy
@@ -84,10 +84,10 @@ class ForwardGradient(SignalMethod):
 
     def _check_derivatives(self, spec: DataSpec) -> None:
         images = torch.empty(2, spec.num_channels, spec.height, spec.width, device="meta")
-        place = without_derivative([part.to("meta") for part in copy.deepcopy(parts_of(self))], images)
+        place = without_derivative([part.to("meta") for part in copy.deepcopy(self.backbone.parts)], images)
         if place is not None:
             name = "the classifier" if place > self.last else block_name(place)
-            kinds = " - ".join(type(layer).__name__ for layer in layers_of(parts_of(self)[place]))
+            kinds = " - ".join(type(layer).__name__ for layer in layers_of(self.backbone.parts[place]))
             raise UsageError(
                 f"--fg: {name} ({kinds}) has a layer without a forward derivative; write one made of torch's "
                 "operations, or give its autograd.Function a jvp"
@@ -103,7 +103,7 @@ class ForwardGradient(SignalMethod):
         return super().fill_grads(batch) if self.args.perturb == "activity" else self.fill_weights(batch)
 
     def signal(self, index: int, trace: Trace, above_BCHW: Tensor) -> Tensor:
-        """Directions of the output of block ``index``, each times the slope for every image."""
+        """The estimated gradient at the output of block ``index``: directions times every image's slope along them."""
         out_BCHW, batch = trace.outputs[index], trace.batch
         assert out_BCHW is not None
         if self.is_local and index == self.last:
@@ -161,7 +161,7 @@ class ForwardGradient(SignalMethod):
 
     def fill_part(self, index: int, x_BCHW: Tensor, guess: Sequence[Tensor], batch: Batch) -> None:
         """Add the gradient of the weights of part ``index``, whose input is ``x``."""
-        weights, x_BCHW = [*parts_of(self)[index].parameters()], wide(x_BCHW)
+        weights, x_BCHW = [*self.backbone.parts[index].parameters()], wide(x_BCHW)
         if self.is_local and index == self.last:
             add(weights, guess)
         elif weights:

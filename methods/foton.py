@@ -66,7 +66,7 @@ class ForwardOrthogonal(TwoPass):
 
     def __init__(self, args: FotonArgs, backbone: Backbone, spec: DataSpec) -> None:
         super().__init__(args, backbone, spec)
-        for index, part in enumerate([*backbone.blocks, backbone.classifier]):
+        for index, part in enumerate(backbone.parts):
             for layer in layers_of(part):
                 if not isinstance(layer, KNOWN):
                     name = "the classifier" if index > self.last else block_name(index)
@@ -82,13 +82,13 @@ class ForwardOrthogonal(TwoPass):
 
     def weighted(self, first: int) -> list[nn.Conv2d | nn.Linear]:
         """The layers with weights, from block ``first`` on."""
-        layers = layers_of(*self.backbone.blocks[first:], self.backbone.classifier)
+        layers = layers_of(*self.backbone.parts[first:])
         return [layer for layer in layers if isinstance(layer, WEIGHTED)]
 
     def product(self) -> Tensor:
         """The product of all weights, from classes to pixels, (N, D), its rows of length 1."""
         kind = next(self.backbone.parameters())
-        everything = layers_of(*self.backbone.blocks, self.backbone.classifier)
+        everything = layers_of(*self.backbone.parts)
         layers = [layer for layer in everything if not isinstance(layer, LEFT_OUT)]
         num_classes = self.weighted(0)[-1].weight.shape[0]
         x_NCHW = torch.zeros(num_classes, *self.image, dtype=kind.dtype, device=kind.device, requires_grad=True)
@@ -108,7 +108,7 @@ class ForwardOrthogonal(TwoPass):
         return -error_BN @ self.projection_ND
 
     def constraint(self, part: nn.Module) -> Tensor | None:
-        """What has `excess` for a gradient."""
+        """A loss of the weights of ``part`` whose gradient is `excess` times ``--orthonormal_weight``."""
         weights = [layer.weight.flatten(1) for layer in layers_of(part) if isinstance(layer, WEIGHTED)]
         terms = [(weight * excess(weight.detach())).sum() for weight in weights]
         return self.args.orthonormal_weight * torch.stack(terms).sum() if terms else None

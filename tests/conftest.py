@@ -206,6 +206,25 @@ def gradients(method: Method) -> dict[str, torch.Tensor | None]:
     return {name: None if p.grad is None else p.grad.clone() for name, p in method.named_parameters()}
 
 
+def losses_of_training(method: Method, rate: float, steps: int) -> list[float]:
+    """The network's loss before each of some steps of plain SGD on one batch."""
+    batch, losses, optimizer = make_batch(), [], torch.optim.SGD(method.parameters(), lr=rate)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        losses.append(method.fill_grads(batch).losses[-1].item())
+        optimizer.step()
+    return losses
+
+
+def assert_the_same_beside_its_copy(single: Method, double: Method) -> None:
+    """Each image beside its copy: the batch is twice as large, the gradient is the same."""
+    batch = make_batch()
+    single.fill_grads(batch)
+    double.fill_grads(batch._replace(x_BCHW=torch.cat([batch.x_BCHW] * 2), y_B=torch.cat([batch.y_B] * 2)))
+    for key, gradient in gradients(single).items():
+        torch.testing.assert_close(gradients(double)[key], gradient, rtol=1e-9, atol=1e-12, msg=key)
+
+
 @pytest.fixture
 def small_network(monkeypatch: pytest.MonkeyPatch) -> str:
     """A network that trains in a blink, reachable from the command line."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import cli
 from layers.saved import SavedBytes
 from model import Backbone
-from tests.conftest import build, gradients, make_batch, make_method, strided_backbone
+from tests.conftest import assert_the_same_beside_its_copy, build, gradients, make_batch, make_method, strided_backbone
 from utils import UsageError
 
 
@@ -56,13 +56,8 @@ def test_on_smooth_units_the_error_falls_with_the_order_of_the_mixture(mixture: 
 
 
 def test_the_nudge_is_in_units_of_one_images_loss() -> None:
-    """Each image beside its copy: the batch is twice as large, the states are the same."""
     single, double = (make_method("dualprop", smooth(), nudge=0.5, mixture=0.0, sweeps=2) for _ in range(2))
-    batch = make_batch()
-    single.fill_grads(batch)
-    double.fill_grads(batch._replace(x_BCHW=torch.cat([batch.x_BCHW] * 2), y_B=torch.cat([batch.y_B] * 2)))
-    for key, gradient in gradients(single).items():
-        torch.testing.assert_close(gradients(double)[key], gradient, rtol=1e-9, atol=1e-12, msg=key)
+    assert_the_same_beside_its_copy(single, double)
 
 
 @pytest.mark.parametrize("weighting", ["transposed", "plain"])

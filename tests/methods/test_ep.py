@@ -14,7 +14,7 @@ from layers.normalisation import untracked
 from layers.saved import SavedBytes
 from methods._relax import Chain
 from model import Backbone
-from tests.conftest import gradients, make_batch, make_method, strided_backbone
+from tests.conftest import assert_the_same_beside_its_copy, gradients, make_batch, make_method, strided_backbone
 from utils import UsageError
 
 NUDGINGS = ["centred", "one_sided", "random_sign"]
@@ -108,13 +108,8 @@ def test_a_large_nudge_moves_units_across_kinks() -> None:
 
 
 def test_the_nudge_is_in_units_of_one_images_loss() -> None:
-    """Each image beside its copy: the batch is twice as large, the gradient is the same."""
     single, double = (make_method("ep", smooth(), nudge=0.5) for _ in range(2))
-    batch = make_batch()
-    single.fill_grads(batch)
-    double.fill_grads(batch._replace(x_BCHW=torch.cat([batch.x_BCHW] * 2), y_B=torch.cat([batch.y_B] * 2)))
-    for key, gradient in gradients(single).items():
-        torch.testing.assert_close(gradients(double)[key], gradient, rtol=1e-9, atol=1e-12, msg=key)
+    assert_the_same_beside_its_copy(single, double)
 
 
 def test_the_nudge_of_1_is_predictive_coding() -> None:

@@ -14,7 +14,7 @@ from layers.saved import SavedBytes
 from methods import es
 from methods.es import EvolutionStrategies, estimate, low_rank
 from model import Backbone
-from tests.conftest import gradients, make_batch, make_method
+from tests.conftest import gradients, losses_of_training, make_batch, make_method
 from tests.methods.test_fg import small
 from utils import UsageError
 
@@ -186,12 +186,7 @@ def test_running_statistics_are_those_of_the_forward_pass_and_nothing_is_kept() 
 @pytest.mark.parametrize("case", ["es", "es low_rank", "es coordinate", "es subspace"])
 def test_loss_falls_on_a_fixed_batch(case: str) -> None:
     torch.manual_seed(0)
-    method, batch, losses = make_method(case, small()), make_batch(), []
-    optimizer = torch.optim.SGD(method.parameters(), lr=0.01)
-    for _ in range(60):
-        optimizer.zero_grad()
-        losses.append(method.fill_grads(batch).losses[-1].item())
-        optimizer.step()
+    losses = losses_of_training(make_method(case, small()), 0.01, 60)
     assert losses[-1] < 0.8 * losses[0]
 
 

@@ -17,7 +17,7 @@ from methods.fg import ForwardGradient
 from model import Backbone, Shape, mlp
 from networks.table import convolutional_block
 from schemas import ModelArgs
-from tests.conftest import gradients, make_batch, make_method, strided_backbone
+from tests.conftest import gradients, losses_of_training, make_batch, make_method, strided_backbone
 from tests.layers.test_forward import Opaque
 from utils import UsageError
 
@@ -195,12 +195,7 @@ def test_running_statistics_are_those_of_the_forward_pass(case: str) -> None:
 @pytest.mark.parametrize("case", ["fg", "fg weight", "fg local", "fg local weight"])
 def test_loss_falls_on_a_fixed_batch(case: str) -> None:
     torch.manual_seed(0)
-    method, batch, losses = make_method(case, small()), make_batch(), []
-    optimizer = torch.optim.SGD(method.parameters(), lr=0.01 if case == "fg weight" else 0.05)
-    for _ in range(60):
-        optimizer.zero_grad()
-        losses.append(method.fill_grads(batch).losses[-1].item())
-        optimizer.step()
+    losses = losses_of_training(make_method(case, small()), 0.01 if case == "fg weight" else 0.05, 60)
     assert losses[-1] < 0.7 * losses[0]
 
 

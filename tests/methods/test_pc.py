@@ -15,7 +15,7 @@ from layers.normalisation import untracked
 from layers.saved import SavedBytes
 from methods._relax import Chain, RelaxMethod
 from model import Backbone
-from tests.conftest import gradients, make_batch, make_method, strided_backbone
+from tests.conftest import assert_the_same_beside_its_copy, gradients, make_batch, make_method, strided_backbone
 from utils import UsageError
 
 ALL = ["error", "state", "zil", "fixed"]
@@ -185,13 +185,8 @@ def test_the_residual_is_the_energys_gradient_over_the_errors() -> None:
 
 @pytest.mark.parametrize("inference", ALL)
 def test_an_images_states_do_not_depend_on_the_size_of_the_batch(inference: str) -> None:
-    """Each image beside its copy: the batch is twice as large, the gradient is the same."""
     single, double = (make_method("pc", smooth(), inference=inference) for _ in range(2))
-    batch = make_batch()
-    single.fill_grads(batch)
-    double.fill_grads(batch._replace(x_BCHW=torch.cat([batch.x_BCHW] * 2), y_B=torch.cat([batch.y_B] * 2)))
-    for key, gradient in gradients(single).items():
-        torch.testing.assert_close(gradients(double)[key], gradient, rtol=1e-9, atol=1e-12, msg=key)
+    assert_the_same_beside_its_copy(single, double)
 
 
 def test_with_one_block_states_and_errors_are_the_same() -> None:

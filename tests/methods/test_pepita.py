@@ -11,7 +11,7 @@ from torch import nn
 import cli
 from methods._two_pass import TwoPass
 from model import Backbone, Block, Shape
-from tests.conftest import gradients, make_batch, make_method
+from tests.conftest import gradients, losses_of_training, make_batch, make_method
 from utils import UsageError
 
 
@@ -116,12 +116,7 @@ def test_running_statistics_are_those_of_the_first_pass(rule: str) -> None:
 
 @pytest.mark.parametrize("rule", ["pepita", "foton", "foton frozen"])
 def test_loss_falls_on_a_fixed_batch(rule: str) -> None:
-    method, batch, losses = make(rule), make_batch(), []
-    optimizer = torch.optim.SGD(method.parameters(), lr=0.05)
-    for _ in range(150):
-        optimizer.zero_grad()
-        losses.append(method.fill_grads(batch).losses[-1].item())
-        optimizer.step()
+    losses = losses_of_training(make(rule), 0.05, 150)
     assert losses[-1] < 0.7 * losses[0]
 
 
