@@ -20,7 +20,8 @@ METHODS = {
     "cpc": ["--dgl", "--cpc_loss_weight", "0.5"],
     "predsim": ["--predsim"],
 }
-HARD = ["--dropout_prob", "0.3", "--gradient_clip", "1", "--epochs", "10"]  # 50 steps
+STEPS_50 = ["--train_size", "300", "--batch_size", "12", "--epochs", "2"]
+HARD = ["--dropout_prob", "0.3", "--gradient_clip", "1", *STEPS_50]
 FULL = ("dgl",)  # with both numbers of stages and precisions; of the others one each
 WAYS = [
     (name, *way)

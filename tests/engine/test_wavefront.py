@@ -11,7 +11,7 @@ from engine.loop.tape import Tape
 from engine.parallel.streams import Streams
 from tests.engine.conftest import no_eager_steps
 from tests.engine.test_run import without_times
-from tests.engine.test_threads import METHODS, WAYS, after
+from tests.engine.test_threads import METHODS, STEPS_50, WAYS, after
 
 STREAMS = ["--layer_parallel", "streams"]
 
@@ -29,7 +29,7 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> None:
     no_eager_steps(monkeypatch)
 
 
-HARD = ["--gradient_clip", "1", "--random_crop", "--random_erasing", "--epochs", "10"]  # 50 steps
+HARD = ["--gradient_clip", "1", "--random_crop", "--random_erasing", *STEPS_50]
 
 
 @pytest.mark.parametrize(("name", "num_stages", "precision"), WAYS)
