@@ -65,6 +65,7 @@ figures: $(SETUP) ## draw the figures in images/ from the results that the studi
 	draw 2026-11-21_heads comparison heads; \
 	draw 2026-11-21_thesis ranking thesis; \
 	draw 2026-11-21_learning_rates against learning_rates; \
+	$(PY) docs/families.py images/families.svg; echo images/families.svg; \
 	$(PY) -m benchmarks.tables experiments/studies/2026-11-21_speed/throughput.csv images/speed.svg; echo images/speed.svg; \
 	trained=experiments/studies/2026-11-27_trained; \
 	$(PY) $$trained/gap.py $$trained/curves.csv images/gap.svg; echo images/gap.svg; \

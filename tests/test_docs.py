@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import cli
+import methods
 
 ROOT = Path(__file__).parent.parent
 
@@ -53,6 +55,19 @@ def test_every_command_parses(page: Path) -> None:
         is_theirs = any(word.startswith(("my/", "your/")) for word in words)
         if not is_theirs and not {"--help", "--resume", "--curriculum_teacher"} & set(words):  # end, or look for a run
             cli.parse(words)
+
+
+def test_every_rule_has_its_family_on_the_page_and_in_the_picture() -> None:
+    spec = importlib.util.spec_from_file_location("families", ROOT / "docs" / "families.py")
+    assert spec and spec.loader
+    families = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(families)
+    assert sorted(rule for family in families.FAMILIES for rule in family.rules) == methods.names()
+    page, picture = ((ROOT / path).read_text() for path in ("docs/families.md", "images/families.svg"))
+    for family in families.FAMILIES:
+        rules = ", ".join(family.rules)
+        assert re.search(rf"^\| {family.title} \|.*\| {rules} \|$", page, re.M), family.title
+        assert f">{rules}<" in picture, f"{family.title}: make figures"
 
 
 def test_the_page_on_own_data_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
