@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import methods
+import reports
 from cli import code
 from consts import NETWORKS
 from datamodules.base import Batch, DataSpec
@@ -234,3 +235,10 @@ def small_network(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def build(name: str, size: int = 32, channels: int = 3) -> Backbone:
     return build_backbone(ModelArgs(model=name), make_spec(size, channels))
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw no plots and no page, which take two thirds of so short a run, but for tests marked ``pictures``."""
+    if request.node.get_closest_marker("pictures") is None:
+        monkeypatch.setattr(reports, "refresh", lambda folder: None)

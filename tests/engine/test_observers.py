@@ -19,6 +19,7 @@ def test_looking_changes_no_bit_of_a_run(run, same) -> None:
     same(first, run.state())
 
 
+@pytest.mark.pictures
 def test_what_is_measured_is_in_the_record_the_plots_and_the_page(run) -> None:
     assert run("--dgl", *ALL) == 0
     epochs = [record for record in run.records() if record["kind"] == "epoch"]
@@ -48,6 +49,7 @@ def test_what_is_measured_is_in_the_record_the_plots_and_the_page(run) -> None:
         assert words in page
 
 
+@pytest.mark.pictures
 def test_signals_and_feedback_are_in_the_record_and_on_the_page(run) -> None:
     assert run("--fa", "--diagnostics", "alignment", "--epochs", "1") == 0
     [epoch] = [record for record in run.records() if record["kind"] == "epoch"]
@@ -62,6 +64,7 @@ def test_signals_and_feedback_are_in_the_record_and_on_the_page(run) -> None:
     assert "works near back-propagation" not in page
 
 
+@pytest.mark.pictures
 def test_reconstructions_by_inverses_are_drawn_over_epochs(run) -> None:
     assert run("--tp", "--epochs", "1") == 0
     [epoch] = [record for record in run.records() if record["kind"] == "epoch"]

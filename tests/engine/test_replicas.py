@@ -16,7 +16,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import engine.start
 import engine.trainer
 import main
-import reports
 from datamodules.feed import Feed
 from datamodules.placement import Placement
 from engine import memory
@@ -64,12 +63,6 @@ MEANS = {
 COMPARING = ["--predsim"]
 SYNC, NONE = "sync_bn", "without BatchNorm"
 WAYS = [(case, SYNC) for case in MEANS] + [(case, NONE) for case in ("bp", "dgl", "dfa")]
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take most of so short a run."""
-    monkeypatch.setattr(reports, "refresh", lambda folder: None)
 
 
 def in_double(folder: Path, change: Callable[[Method], object]) -> Callable[[int], None]:

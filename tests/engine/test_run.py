@@ -21,6 +21,7 @@ def without_times(records: list[dict]) -> list[dict]:
     return [{name: value for name, value in record.items() if name not in TIMES} for record in records]
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("method", ["bp", "dgl"])
 def test_a_run_leaves_a_complete_folder(run, method: str) -> None:
     assert run(f"--{method}", "--name", "trial") == 0
@@ -56,6 +57,7 @@ def test_a_run_leaves_a_complete_folder(run, method: str) -> None:
     assert "Best test accuracy" in log
 
 
+@pytest.mark.pictures
 def test_a_run_with_decoders_leaves_pictures_and_both_losses(run) -> None:
     assert run("--dgl", "--ssl", "--upsample") == 0
     assert sorted(path.name for path in run.last.glob("plots/*.png")) == [
