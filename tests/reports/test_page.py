@@ -20,6 +20,8 @@ from reports.page import write_page
 from reports.runs import find_runs, load_run
 from utils import UserError
 
+pytestmark = pytest.mark.pictures
+
 MakeRun = Callable[..., Path]
 HOSTILE = "<script>alert('x')</script>&\"'><img src=http://evil.example/x>"
 PLAIN_ADDRESS = r"[\w./%-]+"  # a colon would be a scheme
