@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from consts import DATASETS, DEVICE, PROJECT
-from sections.fields import POSITIVE, TRUE_WORDS, Above, Holding, Other, Section, list_from_text, setting
+from sections.datasets._base import GENERATED, Generated, Sizes
+from sections.fields import POSITIVE, TRUE_WORDS, Above, Composite, Holding, Other, Section, list_from_text, setting
+from sections.parts import found
 
 PARALLEL = {"layer_parallel": ("threads", "processes", "streams")}
 WANDB = {"wandb": Other("disabled")}
@@ -15,10 +17,14 @@ CURRICULUM = {"curriculum": ("easy_first", "hard_first")}
 _NO_NUL = r"^[^\x00]+$"  # no system takes such a path, and Python has another error for it than for all others
 _ON_DISK = tuple(name for name, facts in DATASETS.items() if facts.on_disk)
 _DOWNLOADABLE = tuple(name for name, facts in DATASETS.items() if facts.downloadable)
+_WHOLE: Any = {"dataset": (GENERATED, "its labels follow from all pixels of the image as it was generated")}
+_GENERATORS = found("sections.datasets", Generated)
 
 
-class DataArgs(Section):
+class DataArgs(Composite):
     """Data."""
+
+    GROUPS = (Sizes, *_GENERATORS.values())
 
     dataset: Literal[tuple(DATASETS)] = setting("cifar10", "data set")  # type: ignore[valid-type]
     data_dir: str = setting(
@@ -58,12 +64,16 @@ class DataArgs(Section):
     curriculum_until: float = setting(
         0.5, "when all of them are there", unit="fraction of the run", gt=0, le=1, needs=CURRICULUM
     )
-    random_crop: bool | None = setting(None, "pad by 4 zeros and crop at random", shown="as suits the data set")
-    random_horizontal_flip: bool | None = setting(None, "mirror every other image", shown="as suits the data set")
-    random_erasing: bool = setting(False, "black out a random rectangle in every other image")
+    random_crop: bool | None = setting(
+        None, "pad by 4 zeros and crop at random", shown="as suits the data set", excludes=_WHOLE
+    )
+    random_horizontal_flip: bool | None = setting(
+        None, "mirror every other image", shown="as suits the data set", excludes=_WHOLE
+    )
+    random_erasing: bool = setting(False, "black out a random rectangle in every other image", excludes=_WHOLE)
     random_resized_crop: bool = setting(
         False, "crop a square of 75 to 100 % of the area and scale it back",
-        excludes={"random_crop": ((True,), "give --no_random_crop")},
+        excludes={"random_crop": ((True,), "give --no_random_crop")} | _WHOLE,
     )  # fmt: skip
     normalization: Literal["plus_minus_one", "unit_gaussian", "none"] = setting(
         "plus_minus_one", "scaling of the pixels"
@@ -78,6 +88,23 @@ class DataArgs(Section):
         crop = facts.random_crop and str(values.get("random_resized_crop", "")).lower() not in TRUE_WORDS
         own = {"random_crop": crop, "random_horizontal_flip": facts.random_horizontal_flip}
         return own | {name: value for name, value in values.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _enough_images(self) -> DataArgs:
+        if (generated := self.generated) is not None:
+            sizes, count = self.group(Sizes), generated.num_inputs()
+            if sizes.num_train_images + sizes.num_test_images > count:
+                raise ValueError(
+                    f"--num_train_images {sizes.num_train_images} and --num_test_images {sizes.num_test_images}: with "
+                    f"these settings --dataset {self.dataset} has {count} different images"
+                )
+        return self
+
+    @property
+    def generated(self) -> Generated | None:
+        """The settings of the data set, if it is a generated one."""
+        kind = _GENERATORS.get(self.dataset)
+        return None if kind is None else self.group(kind)
 
 
 class OptimArgs(Section):
