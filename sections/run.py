@@ -18,6 +18,7 @@ _NO_NUL = r"^[^\x00]+$"  # no system takes such a path, and Python has another e
 _ON_DISK = tuple(name for name, facts in DATASETS.items() if facts.on_disk)
 _DOWNLOADABLE = tuple(name for name, facts in DATASETS.items() if facts.downloadable)
 _WHOLE: Any = {"dataset": (GENERATED, "its labels follow from all pixels of the image as it was generated")}
+_RATED = {"optimizer_type": Other("Rprop")}  # which finds the step sizes itself
 _GENERATORS = found("sections.datasets", Generated)
 
 
@@ -122,20 +123,26 @@ class OptimArgs(Section):
             "cuda_graph": (("on",), "a graph holds a whole step; give --cuda_graph auto"),
         },
     )  # fmt: skip
-    optimizer_type: Literal["SGD", "Adam", "AdamW"] = setting("SGD", "optimiser")
-    learning_rate: float = setting(0.05, "peak learning rate", gt=0)
+    optimizer_type: Literal["SGD", "Adam", "AdamW", "SignSGD", "Rprop"] = setting(
+        "SGD", "optimiser; SignSGD: SGD with the signs of the gradients; Rprop: for whole batches (--batch_size of all "
+        "training images, perhaps with --accumulate), since it compares signs from step to step",
+        on=("Rprop",), excludes={"cuda_graph": (("on",), "torch's Rprop counts steps on the host")},
+    )  # fmt: skip
+    learning_rate: float = setting(0.05, "peak learning rate; with Rprop the first step of every weight", gt=0)
     first_rate_scale: float = setting(
         1.0, "learning rate of the first block that learns in units of the last's; geometric in between", gt=0,
         needs={"trained_modules": Above(1)},
     )  # fmt: skip
-    momentum: float = setting(0.9, "momentum", ge=0, lt=1, needs={"optimizer_type": ("SGD",)})
+    momentum: float = setting(0.9, "momentum", ge=0, lt=1, needs={"optimizer_type": ("SGD", "SignSGD")})
     nesterov: bool = setting(
-        True, "Nesterov's form of the momentum", needs={"optimizer_type": ("SGD",)},
+        True, "Nesterov's form of the momentum", needs={"optimizer_type": ("SGD", "SignSGD")},
         requires={"momentum": (POSITIVE, "without momentum give --no_nesterov")},
     )  # fmt: skip
-    weight_decay: float = setting(5e-4, "weight decay (decoupled with AdamW)", ge=0)
+    weight_decay: float = setting(
+        5e-4, "weight decay (decoupled with AdamW; with SignSGD behind the sign)", ge=0, needs=_RATED
+    )
     lr_schedule: Literal["constant", "multistep", "cosine", "one_cycle"] = setting(
-        "one_cycle", "course of the learning rate"
+        "one_cycle", "course of the learning rate", needs=_RATED
     )
     lr_milestones: tuple[float, ...] = setting(
         (0.5, 0.75),
@@ -145,9 +152,12 @@ class OptimArgs(Section):
     )
     lr_gamma: float = setting(0.1, "factor of every multistep drop", gt=0, lt=1, needs={"lr_schedule": ("multistep",)})
     warmup_epochs: float = setting(
-        0.0, "warm-up from almost zero (0 with one_cycle: three tenths of the run)", unit="epochs", ge=0
+        0.0, "warm-up from almost zero (0 with one_cycle: three tenths of the run)", unit="epochs", ge=0, needs=_RATED
     )
-    gradient_clip: float = setting(0.0, "largest gradient norm of a block, its heads included (0: no clipping)", ge=0)
+    gradient_clip: float = setting(
+        0.0, "largest gradient norm of a block, its heads included (0: no clipping)", ge=0,
+        needs={"optimizer_type": ("SGD", "Adam", "AdamW")},
+    )  # fmt: skip
     seed: int = setting(0, "seed of initialisation, order, augmentation and dropout", ge=0, lt=2**31)
     deterministic: bool = setting(False, "refuse GPU kernels whose result varies from run to run")
 
