@@ -24,18 +24,21 @@ class Architecture(NamedTuple):
         residual: whether every block but the first is a residual one of two convolutions. Then a map is halved where
             the width grows, and the classifier sees the average over the last map.
         local: whether every position has weights of its own, in place of convolutions.
+        patches: what a unit of a block sees, for networks whose number of blocks and width are settings: ``image``, all
+            of the block before, or ``tree``, a patch that overlaps no other.
     """
 
-    channels: tuple[int | str, ...]
+    channels: tuple[int | str, ...] = ()
     kernel_size: int = 3
     mlp_n_hidden_layers: int = 1
     mlp_hidden_dim: int = 1024
     residual: bool = False
     local: bool = False
+    patches: str = ""
 
     @property
     def num_blocks(self) -> int:
-        """Number of blocks, one per width."""
+        """Number of blocks, one per width; 0 where it is a setting."""
         return sum(entry != POOL for entry in self.channels)
 
     @property
@@ -78,6 +81,9 @@ NETWORKS: dict[str, Architecture] = {
     "ResNet32": _resnet(32),
     "ResNet56": _resnet(56),
     "ResNet110": _resnet(110),
+    "MLP": Architecture(mlp_n_hidden_layers=0, patches="image"),
+    "TreeCNN": Architecture(mlp_n_hidden_layers=0, patches="tree"),
+    "TreeLC": Architecture(mlp_n_hidden_layers=0, patches="tree", local=True),
 }
 
 # --- data sets ------------------------------------------------------------------------------------------------------
@@ -94,6 +100,7 @@ class DataFacts(NamedTuple):
         on_disk: False for data that come with the code, for which ``--data_dir`` has no meaning.
         downloadable: whether torchvision knows where to fetch it.
         is_own: whether it is the user's, so that ``--data_dir`` says what the data are.
+        generated: whether it is drawn from a distribution, with settings of its own (``sections/datasets``).
     """
 
     mean: tuple[float, ...] = ()
@@ -103,7 +110,12 @@ class DataFacts(NamedTuple):
     on_disk: bool = True
     downloadable: bool = True
     is_own: bool = False
+    generated: bool = False
 
+
+_GENERATED = DataFacts(
+    random_crop=False, random_horizontal_flip=False, on_disk=False, downloadable=False, generated=True
+)
 
 # CIFAR-10 statistics: AlonNT/Thesis commit 847a141 and kuangliu/pytorch-cifar. CIFAR-100: weiaicunzai/pytorch-cifar100.
 # The others were not taken from anywhere: they are measured from the training images when they are loaded.
@@ -116,6 +128,10 @@ DATASETS: dict[str, DataFacts] = {
     "folder": DataFacts(downloadable=False, is_own=True),
     "arrays": DataFacts(downloadable=False, is_own=True),
     "digits": DataFacts(random_horizontal_flip=False, on_disk=False, downloadable=False),
+    "parity": _GENERATED,
+    "boolean_circuit": _GENERATED,
+    "random_hierarchy": _GENERATED,
+    "hierarchical_digits": _GENERATED,
 }
 
 # Super-classes of CIFAR-10 by class name, coarse to fine, for --coarse_labels_first: its two halves, then pairs that

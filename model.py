@@ -103,7 +103,8 @@ class Block(nn.Module):
         the network's resolution also where some of its blocks have no counterpart in the chain.
         """
         assert self.again is not None
-        return self.again(in_shape, in_shape.height > self.out_shape.height)
+        _, height, width = self.out_shape
+        return self.again(in_shape, in_shape.height > height or in_shape.width > width)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map (B, *in_shape) to (B, *out_shape)."""

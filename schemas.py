@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import PrivateAttr, SerializeAsAny, SerializerFunctionWrapHandler, model_serializer, model_validator
 from pydantic.fields import FieldInfo
 
-from consts import CODE_SETTINGS, NETWORKS, digest_name
+from consts import CODE_SETTINGS, digest_name
 from sections import combine
 from sections.fields import Section, build, fields_of, with_default
 from sections.files import sha256, source_of
@@ -60,6 +60,7 @@ def fact_words() -> dict[str, str]:
     drawing = " or ".join(name for name in SSL_TASKS if TASKS[name].DECODES)
     return {
         "built_in": "a network of the project, as --model BasicCNN",
+        "pads": "a network of the project with convolutions that keep the size of their maps, as --model BasicCNN",
         "from_library": "--model torchvision:NAME or timm:NAME",
         "trained_modules": "more than one block that learns, since it concerns those before the last: train more of "
         "them (--first_trainable_block, --num_modules)",
@@ -156,7 +157,7 @@ class Args(Section):
     @property
     def num_blocks(self) -> int | None:
         """Blocks of the network; None where only building it shows how many (`with_blocks`)."""
-        return NETWORKS[self.model.model].num_blocks if self.model.is_built_in else self._counted
+        return self.model.num_blocks if self.model.is_built_in else self._counted
 
     def with_blocks(self, count: int) -> Args:
         """The same settings, once the network is built and has ``count`` blocks.
@@ -195,16 +196,17 @@ class Args(Section):
     def facts(self) -> dict[str, Any]:
         """The values that relations between settings are checked against: every setting's, and what several imply.
 
-        ``built_in``, ``from_library``: where the network comes from; ``trained_modules``: how many learn;
-        ``blocks_alone``: whether the rule's blocks learn on their own; ``classifier``: whether the classifier learns;
-        ``decodes``: whether a task draws images; ``augments``: whether images are augmented. The task of ``--ssl``
-        counts as one with that weight, and ``spelled`` has how the user asked for it.
+        ``built_in``, ``from_library``: where the network comes from; ``pads``: whether it pads; ``trained_modules``:
+        how many learn; ``blocks_alone``: whether the rule's blocks learn on their own; ``classifier``: whether the
+        classifier learns; ``decodes``: whether a task draws images; ``augments``: whether images are augmented. The
+        task of ``--ssl`` counts as one with that weight, and ``spelled`` has how the user asked for it.
         """
         data, active = self.data, self.method.tasks.active
         tasks, chosen = active.values(), [active[SSL]] if SSL in active else []
         augmentations = (data.random_crop, data.random_resized_crop, data.random_horizontal_flip, data.random_erasing)
         return {name: value for _, section in self for name, value in section} | {
             "built_in": self.model.is_built_in,
+            "pads": self.model.pads,
             "from_library": self.model.library is not None,
             "trained_modules": self.num_modules,
             "blocks_alone": self.method.BLOCKS_ALONE,
@@ -216,7 +218,7 @@ class Args(Section):
 
     def warnings(self) -> list[str]:
         """Combinations that are allowed but probably a mistake, a line each."""
-        padding = self.model.padding_mode if self.model.is_built_in else ""
+        padding = self.model.padding_mode if self.model.pads else ""
         found = [task.warning(padding) for task, _ in self.method.tasks.active.values()]
         return [line for line in found if line is not None]
 

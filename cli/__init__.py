@@ -27,6 +27,7 @@ from cli.messages import explain
 from cli.settings import Given, Item, check_effects, check_needs, check_resumed, find_run, read_files, read_run
 from consts import CODE_SETTINGS, DATASETS, PROGRAM
 from schemas import DEFAULT_METHOD, Args, DataArgs, Rules, build_args, method_sections
+from sections.datasets._base import Sizes
 from sections.fields import FALSE_WORDS, TRUE_WORDS
 from utils import UsageError, code_file, did_you_mean
 
@@ -154,7 +155,10 @@ def check_same_images(own: Args, *others: Args, flag: str = "--cka") -> None:
 def _images_of(data: DataArgs) -> str:
     """In words, which images a run saw."""
     where = f" {Path(data.data_dir).absolute()}" if DATASETS[data.dataset].is_own else ""
-    return f"{data.dataset}{where}" + (f" with --image_size {data.image_size}" if data.image_size else "")
+    own = {"image_size": data.image_size} if data.image_size else {}
+    if data.generated is not None:
+        own = dict([*data.group(Sizes), *data.generated])
+    return f"{data.dataset}{where}" + (" with " if own else "") + " ".join(f"--{key} {own[key]}" for key in own)
 
 
 def _validated(values: Mapping[str, Item]) -> Args:

@@ -155,9 +155,10 @@ def train_parser(rules: Rules, method: str | None = None, *, part: str | None = 
             if title == "method":
                 _add_methods(parser, rules, method)
                 continue
-            group = parser.add_argument_group(_title(section))
-            for name in own_fields(section):
-                add_setting(group, name, shown_setting(name, rules, method))
+            for owner in (section, *_groups(section)):
+                group = parser.add_argument_group(_title(owner))
+                for name in own_fields(owner):
+                    add_setting(group, name, shown_setting(name, rules, method))
     except argparse.ArgumentError as error:
         own = ", ".join(name for name in rules if code_file(name))
         raise UsageError(f"--method {own}: {error.argument_name} is a flag of every run; rename the setting") from None

@@ -47,6 +47,10 @@ def _read(args: DataArgs, announce: Announce, progress: bool) -> Source:
         from datamodules import digits
 
         return digits.read()
+    if args.generated is not None:
+        from datamodules import theory
+
+        return theory.generate(args, args.generated)
     if args.dataset == "folder":
         from datamodules import folder
 

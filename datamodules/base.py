@@ -28,7 +28,7 @@ class DataSpec:
 
     Attributes:
         name: value of ``--dataset``.
-        num_channels: 1 (grey) or 3 (RGB).
+        num_channels: 1 (grey), 3 (RGB), or of generated data any number.
         height: image height in pixels.
         width: image width in pixels.
         class_names: one name per label.

@@ -153,6 +153,8 @@ def obstacle(args: Args, feed: Feed) -> str:
         return "the replicas average their gradients between backward pass and update"
     if args.optim.accumulate > 1:
         return "a batch is computed in parts"
+    if args.optim.optimizer_type == "Rprop":
+        return "torch's Rprop counts steps on the host"
     return ""
 
 

@@ -19,11 +19,13 @@ def introduce(module: TrainingModule, device: torch.device, *, resuming: bool) -
     args, optim, counts = module.args, module.args.optim, count_parameters(module.method)
     method, model, dataset = args.labels().values()
     verb, where = ("Resuming", f" from step {module.step}") if resuming else ("Training", "")
-    feed = module.feeds[TRAIN]
+    feed, used = module.feeds[TRAIN], args.effective()
+    course = f" ({optim.lr_schedule})" if "lr_schedule" in used else ""
+    decay = f" wd={optim.weight_decay:g}" if "weight_decay" in used else ""
     logger.info(
         f"{verb} {model} with {method} on {dataset}{where}: {optim.epochs} epochs, "
         f"{feed.num_images} images, device {device}, {args.run.precision}, {optim.optimizer_type} "
-        f"lr={optim.learning_rate:g} ({optim.lr_schedule}) bs={optim.batch_size} wd={optim.weight_decay:g} "
+        f"lr={optim.learning_rate:g}{course} bs={optim.batch_size}{decay} "
         f"seed={optim.seed}, {counts['num_parameters']:,} parameters + {counts['num_head_parameters']:,} in heads"
     )
     if feed.num_left_out:

@@ -81,7 +81,9 @@ class BlockInverse(nn.Module):
         self.bias = nn.Parameter(torch.zeros(in_shape.channels)) if bias else None
         reach, strides = math.prod(convolution.kernel_size), math.prod(self.geometry.stride)
         self.fan_in = convolution.out_channels * reach / strides / self.geometry.groups
-        self.local = convolution.kernel_size[0] if isinstance(convolution, LocallyConnected2d) else None
+        self.local: tuple[tuple[int, int], ...] | None = None
+        if isinstance(convolution, LocallyConnected2d):
+            self.local = (convolution.kernel_size, convolution.stride, convolution.padding)
 
     @property
     def weights(self) -> Weights:
@@ -104,7 +106,7 @@ class BlockInverse(nn.Module):
         """Map what `spread` gives to a map like the block's input, with ``weights`` in place of the parameters."""
         at, bias = self.geometry, weights[1] if len(weights) > 1 else None
         if self.local is not None:
-            x_BCHW = transposed(v_BCHW, weights[0], self.local)
+            x_BCHW = transposed(v_BCHW, weights[0], *self.local)
             return x_BCHW if bias is None else x_BCHW + bias.view(-1, 1, 1)
         if at.wrap != (0, 0):
             (rows, columns), v_BCHW = at.wrap, F.pad(v_BCHW, (at.wrap[1],) * 2 + (at.wrap[0],) * 2, mode="circular")

@@ -105,7 +105,8 @@ class FeedbackLocal(FeedbackLayer, LocallyConnected2d):
 
     def pull(self, grad: Tensor, x: Tensor, feedback: Tensor) -> Tensor:
         """The sum over all windows that a pixel is in."""
-        return transposed(grad, feedback, self.kernel_size[0], padded=self.pads_first)
+        padding = (0, 0) if self.pads_first else self.padding
+        return transposed(grad, feedback, self.kernel_size, self.stride, padding)
 
 
 FORMS: dict[type[nn.Module], type[nn.Module]] = {

@@ -11,6 +11,7 @@ from layers.dropout import Dropout
 from layers.local import LocallyConnected2d
 from layers.pooling import AvgPool2d
 from model import Backbone, Block, InputSpec, Shape, mlp
+from networks.patches import patch_blocks, without_dropout
 from schemas import ModelArgs
 from utils import UsageError
 
@@ -28,10 +29,13 @@ def build_from_table(args: ModelArgs, spec: InputSpec, num_skipped_blocks: int) 
         raise UsageError(
             f"--model {args.model} halves the image {architecture.num_halvings} times and needs "
             f"{smallest}x{smallest} pixels or more, but these images are {image.height}x{image.width}: choose one with "
-            "fewer pools, as BasicCNN"
+            "fewer pools, as BasicCNN, or MLP, which has none"
         )
-    build = residual_blocks if architecture.residual else plain_blocks
-    blocks = build(architecture, image, num_skipped_blocks, args)
+    if architecture.patches:
+        blocks = patch_blocks(architecture, image, args)
+    else:
+        build = residual_blocks if architecture.residual else plain_blocks
+        blocks = build(architecture, image, num_skipped_blocks, args)
     shape = blocks[-1].out_shape
     average: list[nn.Module] = []
     if architecture.residual:
@@ -94,11 +98,6 @@ def convolutional_block(
         return convolutional_block(in_shape, channels, kernel_size, halve, without_dropout(args), bias, local)
 
     return Block(features, shape, dropout, nn.MaxPool2d(2) if pool else nn.Identity(), again)
-
-
-def without_dropout(args: ModelArgs) -> ModelArgs:
-    """The same network without dropout."""
-    return args.model_copy(update={"dropout_prob": 0.0})
 
 
 class Residual(nn.Module):

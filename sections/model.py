@@ -15,6 +15,8 @@ from utils import code_file
 _LIBRARY, _CODE = r"(torchvision|timm):([\w.-]+)", r"[^\x00]+\.py:[^\W\d]\w*"
 BUILT_IN = {"built_in": (True,)}  # for what only the project's own networks know how to do
 CLASSIFIER = BUILT_IN | {"classifier": (True,)}
+_SIZED = tuple(name for name, layout in NETWORKS.items() if layout.patches)
+_TREES = tuple(name for name in _SIZED if NETWORKS[name].patches == "tree")
 
 
 class Code(NamedTuple):
@@ -34,6 +36,20 @@ class ModelArgs(Section):
         "as_is", "first layers of a library's network: its own, or for small images (3x3, stride 1, no max pool)",
         needs={"from_library": (True,)},
     )  # fmt: skip
+    num_layers: int = setting(
+        3, "blocks of the network, each a layer with BatchNorm and ReLU", unit="blocks", ge=1, le=100,
+        needs={"model": _SIZED},
+    )  # fmt: skip
+    layer_width: int = setting(
+        256,
+        "units of every layer, at each position where there are several",
+        unit="units",
+        ge=1,
+        needs={"model": _SIZED},
+    )
+    patch_size: int = setting(
+        2, "side of the patch of the layer before that a unit sees", unit="positions", ge=2, needs={"model": _TREES}
+    )
     mlp_n_hidden_layers: int | None = setting(
         None, "hidden layers of the classifier", shown="the model's own", ge=0, needs=CLASSIFIER
     )
@@ -42,7 +58,9 @@ class ModelArgs(Section):
         needs=CLASSIFIER | {"mlp_n_hidden_layers": POSITIVE},
     )  # fmt: skip
     dropout_prob: float = setting(0.0, "probability of dropout after every block's ReLU", ge=0, lt=1, needs=BUILT_IN)
-    padding_mode: Literal["zeros", "circular"] = setting("zeros", "padding of the convolutions", needs=BUILT_IN)
+    padding_mode: Literal["zeros", "circular"] = setting(
+        "zeros", "padding of the convolutions", needs={"pads": (True,)}
+    )
     init_from: Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")] | None = setting(
         None, "begin with the weights of this run folder's network (its best checkpoint), heads too where they fit"
     )
@@ -60,6 +78,18 @@ class ModelArgs(Section):
     def is_built_in(self) -> bool:
         """Whether it is a network of the table in `consts.py`."""
         return self.model in NETWORKS
+
+    @property
+    def pads(self) -> bool:
+        """Whether it is one of them, and its convolutions keep the size of their maps."""
+        return self.is_built_in and not NETWORKS[self.model].patches
+
+    @property
+    def num_blocks(self) -> int | None:
+        """Blocks of a network of the table; None where only building it shows how many."""
+        if not self.is_built_in:
+            return None
+        return self.num_layers if NETWORKS[self.model].patches else NETWORKS[self.model].num_blocks
 
     @property
     def library(self) -> tuple[str, str] | None:

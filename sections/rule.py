@@ -51,7 +51,7 @@ class MethodArgs(Composite):
     )
     skip_frozen_blocks: bool = setting(
         False, "leave out what these blocks compute; only their pools stay",
-        needs={"first_trainable_block": Other(0), "built_in": (True,)},
+        needs={"first_trainable_block": Other(0), "pads": (True,)},
     )  # fmt: skip
 
     @classmethod

@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from consts import DATASETS, DEVICE, PROJECT
-from sections.fields import POSITIVE, TRUE_WORDS, Above, Holding, Other, Section, list_from_text, setting
+from sections.datasets._base import GENERATED, Generated, Sizes
+from sections.fields import POSITIVE, TRUE_WORDS, Above, Composite, Holding, Other, Section, list_from_text, setting
+from sections.parts import found
 
 PARALLEL = {"layer_parallel": ("threads", "processes", "streams")}
 WANDB = {"wandb": Other("disabled")}
@@ -15,10 +17,15 @@ CURRICULUM = {"curriculum": ("easy_first", "hard_first")}
 _NO_NUL = r"^[^\x00]+$"  # no system takes such a path, and Python has another error for it than for all others
 _ON_DISK = tuple(name for name, facts in DATASETS.items() if facts.on_disk)
 _DOWNLOADABLE = tuple(name for name, facts in DATASETS.items() if facts.downloadable)
+_WHOLE: Any = {"dataset": (GENERATED, "its labels follow from all pixels of the image as it was generated")}
+_RATED = {"optimizer_type": Other("Rprop")}  # which finds the step sizes itself
+_GENERATORS = found("sections.datasets", Generated)
 
 
-class DataArgs(Section):
+class DataArgs(Composite):
     """Data."""
+
+    GROUPS = (Sizes, *_GENERATORS.values())
 
     dataset: Literal[tuple(DATASETS)] = setting("cifar10", "data set")  # type: ignore[valid-type]
     data_dir: str = setting(
@@ -58,12 +65,16 @@ class DataArgs(Section):
     curriculum_until: float = setting(
         0.5, "when all of them are there", unit="fraction of the run", gt=0, le=1, needs=CURRICULUM
     )
-    random_crop: bool | None = setting(None, "pad by 4 zeros and crop at random", shown="as suits the data set")
-    random_horizontal_flip: bool | None = setting(None, "mirror every other image", shown="as suits the data set")
-    random_erasing: bool = setting(False, "black out a random rectangle in every other image")
+    random_crop: bool | None = setting(
+        None, "pad by 4 zeros and crop at random", shown="as suits the data set", excludes=_WHOLE
+    )
+    random_horizontal_flip: bool | None = setting(
+        None, "mirror every other image", shown="as suits the data set", excludes=_WHOLE
+    )
+    random_erasing: bool = setting(False, "black out a random rectangle in every other image", excludes=_WHOLE)
     random_resized_crop: bool = setting(
         False, "crop a square of 75 to 100 % of the area and scale it back",
-        excludes={"random_crop": ((True,), "give --no_random_crop")},
+        excludes={"random_crop": ((True,), "give --no_random_crop")} | _WHOLE,
     )  # fmt: skip
     normalization: Literal["plus_minus_one", "unit_gaussian", "none"] = setting(
         "plus_minus_one", "scaling of the pixels"
@@ -78,6 +89,23 @@ class DataArgs(Section):
         crop = facts.random_crop and str(values.get("random_resized_crop", "")).lower() not in TRUE_WORDS
         own = {"random_crop": crop, "random_horizontal_flip": facts.random_horizontal_flip}
         return own | {name: value for name, value in values.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _enough_images(self) -> DataArgs:
+        if (generated := self.generated) is not None:
+            sizes, count = self.group(Sizes), generated.num_inputs()
+            if sizes.num_train_images + sizes.num_test_images > count:
+                raise ValueError(
+                    f"--num_train_images {sizes.num_train_images} and --num_test_images {sizes.num_test_images}: with "
+                    f"these settings --dataset {self.dataset} has {count} different images"
+                )
+        return self
+
+    @property
+    def generated(self) -> Generated | None:
+        """The settings of the data set, if it is a generated one."""
+        kind = _GENERATORS.get(self.dataset)
+        return None if kind is None else self.group(kind)
 
 
 class OptimArgs(Section):
@@ -95,20 +123,26 @@ class OptimArgs(Section):
             "cuda_graph": (("on",), "a graph holds a whole step; give --cuda_graph auto"),
         },
     )  # fmt: skip
-    optimizer_type: Literal["SGD", "Adam", "AdamW"] = setting("SGD", "optimiser")
-    learning_rate: float = setting(0.05, "peak learning rate", gt=0)
+    optimizer_type: Literal["SGD", "Adam", "AdamW", "SignSGD", "Rprop"] = setting(
+        "SGD", "optimiser; SignSGD: SGD with the signs of the gradients; Rprop: for whole batches (--batch_size of all "
+        "training images, perhaps with --accumulate), since it compares signs from step to step",
+        on=("Rprop",), excludes={"cuda_graph": (("on",), "torch's Rprop counts steps on the host")},
+    )  # fmt: skip
+    learning_rate: float = setting(0.05, "peak learning rate; with Rprop the first step of every weight", gt=0)
     first_rate_scale: float = setting(
         1.0, "learning rate of the first block that learns in units of the last's; geometric in between", gt=0,
         needs={"trained_modules": Above(1)},
     )  # fmt: skip
-    momentum: float = setting(0.9, "momentum", ge=0, lt=1, needs={"optimizer_type": ("SGD",)})
+    momentum: float = setting(0.9, "momentum", ge=0, lt=1, needs={"optimizer_type": ("SGD", "SignSGD")})
     nesterov: bool = setting(
-        True, "Nesterov's form of the momentum", needs={"optimizer_type": ("SGD",)},
+        True, "Nesterov's form of the momentum", needs={"optimizer_type": ("SGD", "SignSGD")},
         requires={"momentum": (POSITIVE, "without momentum give --no_nesterov")},
     )  # fmt: skip
-    weight_decay: float = setting(5e-4, "weight decay (decoupled with AdamW)", ge=0)
+    weight_decay: float = setting(
+        5e-4, "weight decay (decoupled with AdamW; with SignSGD behind the sign)", ge=0, needs=_RATED
+    )
     lr_schedule: Literal["constant", "multistep", "cosine", "one_cycle"] = setting(
-        "one_cycle", "course of the learning rate"
+        "one_cycle", "course of the learning rate", needs=_RATED
     )
     lr_milestones: tuple[float, ...] = setting(
         (0.5, 0.75),
@@ -118,9 +152,12 @@ class OptimArgs(Section):
     )
     lr_gamma: float = setting(0.1, "factor of every multistep drop", gt=0, lt=1, needs={"lr_schedule": ("multistep",)})
     warmup_epochs: float = setting(
-        0.0, "warm-up from almost zero (0 with one_cycle: three tenths of the run)", unit="epochs", ge=0
+        0.0, "warm-up from almost zero (0 with one_cycle: three tenths of the run)", unit="epochs", ge=0, needs=_RATED
     )
-    gradient_clip: float = setting(0.0, "largest gradient norm of a block, its heads included (0: no clipping)", ge=0)
+    gradient_clip: float = setting(
+        0.0, "largest gradient norm of a block, its heads included (0: no clipping)", ge=0,
+        needs={"optimizer_type": ("SGD", "Adam", "AdamW")},
+    )  # fmt: skip
     seed: int = setting(0, "seed of initialisation, order, augmentation and dropout", ge=0, lt=2**31)
     deterministic: bool = setting(False, "refuse GPU kernels whose result varies from run to run")
 

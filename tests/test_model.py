@@ -25,6 +25,9 @@ TABLE = {
     # He et al. 2015, table 6, counts 0.27, 0.46, 0.85 and 1.7 M with the classifier; here to the last one, without it.
     "ResNet20": (269_072, 10, 8), "ResNet32": (463_504, 16, 8), "ResNet56": (852_368, 28, 8),
     "ResNet110": (1_727_312, 55, 8),
+    # Linear layers over 3x32x32 values; then over 2x2 patches, shared and with weights at 16x16, 8x8 and 4x4 places.
+    "MLP": (256 * 3073 + 2 * 256 * 257 + 6 * 256, 3, 1), "TreeCNN": (256 * 13 + 2 * 256 * 1025 + 6 * 256, 3, 4),
+    "TreeLC": (256 * 256 * 13 + (64 + 16) * 256 * 1025 + 6 * 256, 3, 4),
     "VGG13": (9.411e6, 10, 1), "VGG16": (14.723e6, 13, 1), "VGG19": (20.035e6, 16, 1),
 }  # fmt: skip
 

@@ -16,19 +16,38 @@ from schemas import OptimArgs
 
 
 def build_optimizer(args: OptimArgs, method: Method) -> torch.optim.Optimizer:
-    """The optimiser of torch of that name, in its fused form: one pass over the parameters.
+    """The optimiser of torch of that name, in its fused form where it has one: one pass over the parameters.
 
     One optimiser per block would give the same weights; Lightning's step counter would then count blocks.
     """
     groups = method.param_groups()
     scale_blocks(groups, args.first_rate_scale)
-    if args.optimizer_type == "SGD":
-        return torch.optim.SGD(
+    if args.optimizer_type == "Rprop":
+        return torch.optim.Rprop(groups, lr=args.learning_rate)
+    if args.optimizer_type in ("SGD", "SignSGD"):
+        kind = torch.optim.SGD if args.optimizer_type == "SGD" else SignSGD
+        return kind(
             groups, lr=args.learning_rate, momentum=args.momentum, nesterov=args.nesterov,
             weight_decay=args.weight_decay, fused=True,
         )  # fmt: skip
-    kind = torch.optim.Adam if args.optimizer_type == "Adam" else torch.optim.AdamW
-    return kind(groups, lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)
+    adaptive = torch.optim.Adam if args.optimizer_type == "Adam" else torch.optim.AdamW
+    return adaptive(groups, lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)
+
+
+class SignSGD(torch.optim.SGD):
+    """SGD in which the sign of every gradient stands for it, before momentum and weight decay.
+
+    Bernstein et al. 2018, arXiv 1802.04434; with momentum, "batch manhattan" of Liao et al. 2016, arXiv 1510.05067. A
+    factor on the gradients changes nothing.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Take a step; the gradients become their signs."""
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if gradients:
+            torch._foreach_sign_(gradients)
+        return super().step(closure)
 
 
 def scale_blocks(groups: Sequence[dict[str, Any]], first: float) -> None:

@@ -24,6 +24,8 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 def factor(args: OptimArgs, step: int, num_steps: int, num_phases: int = 1) -> float:
     """Factor on ``--learning_rate`` at ``step`` (from 0) of ``num_steps``, in equal phases with the same course."""
+    if args.optimizer_type == "Rprop":  # whose first steps alone depend on it
+        return 1.0
     num_steps //= num_phases
     step %= num_steps
     warmup = args.warmup_epochs / (args.epochs // num_phases) * num_steps

@@ -15,6 +15,7 @@ from engine.loop.eager import Eager
 from engine.loop.layout import Course
 from engine.loop.optimizer import MemoryOrder
 from engine.loop.recorded import Recorded
+from engine.loop.schedule import learning_rate
 from engine.loop.tape import Tape
 from schemas import build_args
 from tests.conftest import make_method
@@ -25,6 +26,7 @@ KINDS: list[Callable[..., torch.optim.Optimizer]] = [
     lambda p: torch.optim.SGD(p, 0.1, 0.9, nesterov=True, weight_decay=0.01, fused=True),
     lambda p: torch.optim.Adam(p, 0.1, weight_decay=0.01, fused=True),
     lambda p: torch.optim.AdamW(p, 0.1, weight_decay=0.01, fused=True),
+    lambda p: optimizers.SignSGD(p, 0.1, 0.9, weight_decay=0.01, fused=True),
 ]
 
 
@@ -42,7 +44,7 @@ def trained(kind: Callable[..., torch.optim.Optimizer], format: torch.memory_for
     return layers, optimizer
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=["sgd", "momentum", "adam", "adamw"])
+@pytest.mark.parametrize("kind", KINDS, ids=["sgd", "momentum", "adam", "adamw", "sign"])
 @pytest.mark.parametrize("format", [torch.channels_last, torch.contiguous_format])
 def test_the_order_in_memory_changes_no_bit(kind, format, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
@@ -85,6 +87,7 @@ def test_a_gradient_in_another_order_than_its_weight_is_still_its_gradient() -> 
 OPTIM = {
     "SGD": {"optimizer_type": "SGD", "momentum": 0.9, "weight_decay": 0.01},
     "Adam": {"optimizer_type": "Adam", "weight_decay": 0.01},
+    "SignSGD": {"optimizer_type": "SignSGD", "momentum": 0.9, "weight_decay": 0.01},
 }
 SCALES = {"block_00": 1.0, "block_00/critic": 0.3, "block_01": 1.0, "block_01/critic": 4.0}
 
@@ -125,6 +128,55 @@ def test_a_scaled_group_moves_as_one_with_the_scaled_rate(name: str, rate: float
             optimizers.update(each, rate * scale, 0.0)
     assert all(torch.equal(a, b) for a, b in zip(one.weights, other.weights, strict=True))
     assert not torch.equal(one.weights[0], Scaled().weights[0])
+
+
+def steps_of(name: str, factors: list[float], count: int = 30, **settings: object) -> list[torch.Tensor]:
+    """The weights after some steps with gradients that have a factor each."""
+    method = Scaled()
+    args = build_args({"optimizer_type": name, "learning_rate": 0.01} | settings)
+    optimizer = optimizers.build_optimizer(args.optim, method)
+    for step in range(count):
+        method.fill_grads()
+        for weight, factor in zip(method.weights, factors, strict=True):
+            weight.grad *= factor
+        optimizers.update(optimizer, learning_rate(args.optim, step, count, torch.float64), 0.0)
+    return [weight.detach() for weight in method.weights]
+
+
+@pytest.mark.parametrize("name", ["SignSGD", "Rprop"])
+def test_only_signs_of_gradients_count(name: str) -> None:
+    """FB 6: any positive factor on a weight's gradient leaves the steps as they are; with SGD it does not."""
+    ones, others = [1.0] * 4, [1e-6, 3.0, 1e5, 0.1]
+    assert all(map(torch.equal, steps_of(name, ones), steps_of(name, others)))
+    assert not any(map(torch.equal, steps_of("SGD", ones, 3), steps_of("SGD", others, 3)))
+
+
+def test_a_step_of_sign_sgd_is_the_rate_in_the_direction_of_the_sign() -> None:
+    found = steps_of("SignSGD", [1.0] * 4, 1, momentum=0.0, nesterov=False, weight_decay=0.1, lr_schedule="constant")
+    for weight, start, scale in zip(found, Scaled().weights, SCALES.values(), strict=True):
+        expected = start - 0.01 * scale * (start.sign() + 0.1 * start)  # the gradient of a fourth power has its sign
+        torch.testing.assert_close(weight, expected.detach(), rtol=1e-12, atol=0)
+
+
+def test_rprop_follows_the_published_rule() -> None:
+    """A step of its own for each weight: times 1.2 where the sign stays, halved and left out where it turns."""
+    found, method = steps_of("Rprop", [1.0] * 4), Scaled()
+    sizes, before = (
+        [torch.full((5,), 0.01 * scale, dtype=torch.float64) for scale in SCALES.values()],
+        [torch.zeros(5)] * 4,
+    )
+    for _ in range(30):
+        method.zero_grad()
+        method.fill_grads()
+        for index, weight in enumerate(method.weights):
+            sign = weight.grad.sign()
+            agrees = sign * before[index]
+            factor = 1 + 0.2 * (agrees > 0).double() - 0.5 * (agrees < 0).double()
+            sizes[index] = (sizes[index] * factor).clamp(1e-6, 50)
+            before[index] = sign.masked_fill(agrees < 0, 0)
+            weight.data -= before[index] * sizes[index]
+    for a, b in zip(found, method.weights, strict=True):
+        torch.testing.assert_close(a, b.detach(), rtol=1e-6, atol=1e-9)
 
 
 def test_an_unscaled_group_gets_the_very_rate() -> None:

@@ -284,6 +284,8 @@ def test_frozen_blocks_stay_as_they_were(run) -> None:
     [
         "--optimizer_type Adam --learning_rate 0.001",
         "--optimizer_type AdamW --learning_rate 0.001 --gradient_clip 0.1",
+        "--optimizer_type SignSGD --learning_rate 0.0001 --no_nesterov",
+        "--optimizer_type Rprop --learning_rate 0.0001",
         "--precision bf16",
         "--precision auto",
         "--deterministic --label_smoothing 0.1",

@@ -60,10 +60,25 @@ def test_transposed_is_the_gradient_at_the_input() -> None:
     out_BCHW = layer(leaf)
     grad_BCHW = torch.randn_like(out_BCHW)
     (expected_BCHW,) = torch.autograd.grad(out_BCHW, leaf, grad_BCHW)
-    torch.testing.assert_close(transposed(grad_BCHW, layer.weight, 3), expected_BCHW)
-    padded_BCHW = transposed(grad_BCHW, layer.weight, 3, padded=True)
+    torch.testing.assert_close(transposed(grad_BCHW, layer.weight, (3, 3), padding=(1, 1)), expected_BCHW)
+    padded_BCHW = transposed(grad_BCHW, layer.weight, (3, 3))
     assert padded_BCHW.shape == (2, 3, 7, 8)
     torch.testing.assert_close(padded_BCHW[..., 1:-1, 1:-1], expected_BCHW)
+
+
+def test_windows_that_do_not_overlap_have_weights_of_their_own_too() -> None:
+    torch.manual_seed(0)
+    layer = LocallyConnected2d(3, 4, (4, 6), (2, 3)).double()
+    leaf = torch.randn(2, 3, 4, 6, dtype=torch.float64, requires_grad=True)
+    out_BCHW = layer(leaf)
+    assert out_BCHW.shape == (2, 4, 2, 2) and layer.size == (2, 2)
+    for place, (row, column) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+        window_BK = leaf[:, :, 2 * row : 2 * row + 2, 3 * column : 3 * column + 3].flatten(1)
+        mine = slice(4 * place, 4 * place + 4)
+        torch.testing.assert_close(out_BCHW[..., row, column], window_BK @ layer.weight[mine].T + layer.bias[mine])
+    grad_BCHW = torch.randn_like(out_BCHW)
+    (expected_BCHW,) = torch.autograd.grad(out_BCHW, leaf, grad_BCHW)
+    torch.testing.assert_close(transposed(grad_BCHW, layer.weight, (2, 3), (2, 3)), expected_BCHW)
 
 
 def test_the_network_has_the_shapes_of_its_twin_with_shared_weights() -> None:
