@@ -1,16 +1,24 @@
-"""Accuracy and angle of every rule, sorted by accuracy: ``python .../figure.py STUDY figure.svg``."""
+"""Accuracy and cosine of every rule, sorted by accuracy: ``python .../figure.py STUDY figure.svg``.
+
+Prints the README's tables too, one for each network and data set.
+"""
 
 from __future__ import annotations
 
 import csv
+import json
 import statistics
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from reports.canvas import INK, MARKERS, PALETTE, canvas, render, write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Values = dict[str, list[float]]
 
@@ -21,18 +29,17 @@ def read(path: Path) -> list[dict[str, str]]:
         return [*csv.DictReader(stream)]
 
 
-def accuracies(rows: Iterable[dict[str, str]], model: str) -> Values:
-    """Test accuracy (%) after the last epoch by rule, of all seeds."""
+def by_rule(rows: Iterable[dict[str, str]], key: str) -> Values:
+    """A column's values of all seeds, by rule."""
     found: Values = {}
     for row in rows:
-        if row["model"] == model:
-            found.setdefault(Path(row["config"]).stem, []).append(float(row["final_test_accuracy"]))
+        found.setdefault(Path(row["config"]).stem, []).append(float(row[key]))
     return found
 
 
-def cosines(rows: list[dict[str, str]], model: str, block: int) -> Values:
+def cosines(rows: list[dict[str, str]], runs: set[str], block: int) -> Values:
     """Cosine of a block's gradient with that of back-propagation after the last epoch, by rule, of all seeds."""
-    mine = [row for row in rows if row["model"] == model and int(row["block"]) == block]
+    mine = [row for row in rows if row["run"] in runs and int(row["block"]) == block]
     last = max((int(row["epoch"]) for row in mine), default=0)
     found: Values = {}
     for row in mine:
@@ -46,32 +53,69 @@ def spread(values: list[float]) -> tuple[float, float]:
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
+def places(results: list[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
+    """The rows of every network and data set, by its name in the figure."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in results:
+        data = json.loads(row["settings"]).get("data_dir") if row["dataset"] == "arrays" else row["dataset"]
+        name = Path(str(data)).stem.replace("folder", "cifar10")
+        found.setdefault(f"{row['model']}, {name}", []).append(row)
+    return found
+
+
+def table(rows: list[dict[str, str]], angles: list[dict[str, str]]) -> str:
+    """A line for every rule, the most accurate first; time and memory are over back-propagation's."""
+    accuracy, cpu, memory = (by_rule(rows, key) for key in ("final_test_accuracy", "train_cpu_s", "peak_memory_bytes"))
+    rate = {Path(row["config"]).stem: json.loads(row["settings"])["learning_rate"] for row in rows}
+    reference = {name: statistics.mean(values["bp"]) for name, values in (("cpu", cpu), ("memory", memory))}
+    middle = statistics.mean(accuracy["bp"])
+    blocks = [cosines(angles, {row["run"] for row in rows}, block) for block in range(3)]
+    lines = [
+        "| rule | learning rate | test accuracy (%) | to bp | cosine, block 0 | 1 | 2 | CPU time | memory | seeds |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for rule in sorted(accuracy, key=lambda rule: -statistics.mean(accuracy[rule])):
+        mean, deviation = spread(accuracy[rule])
+        seeds = len(accuracy[rule])
+        shown = (f"{statistics.mean(block[rule]):.2f}" if rule in block else "" for block in blocks)
+        lines.append(
+            f"| {rule} | {rate[rule]:g} | {mean:.2f}{f' ± {deviation:.2f}' if seeds > 1 else ''} | {mean - middle:+.2f} | "
+            f"{' | '.join(shown)} | "
+            f"{statistics.mean(cpu[rule]) / reference['cpu']:.2f} | "
+            f"{statistics.mean(memory[rule]) / reference['memory']:.2f} | {seeds} |"
+        )
+    return "\n".join(lines)
+
+
 def draw(study: Path, path: Path) -> None:
-    """On the left accuracy on each network, on the right the blocks' cosines on the first of them."""
-    results, angles = read(study / "results.csv"), read(study / "angles.csv")
-    models = list(dict.fromkeys(row["model"] for row in results))
-    first = accuracies(results, models[0])
-    rules = sorted(first, key=lambda rule: statistics.mean(first[rule]))
+    """On the left accuracy in each place, on the right the blocks' cosines in the first of them."""
+    results, angles = places(read(study / "results.csv")), read(study / "angles.csv")
+    for name, rows in results.items():
+        print(f"\n{name}\n\n{table(rows, angles)}")
+    name, first = next(iter(results.items()))
+    accuracy = by_rule(first, "final_test_accuracy")
+    rules = sorted(accuracy, key=lambda rule: statistics.mean(accuracy[rule]))
     with canvas(10.5, 0.26 * len(rules) + 1) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
-        for place, model in enumerate(models):
-            values = accuracies(results, model)
-            shown = [(row, *spread(values[rule])) for row, rule in enumerate(rules) if rule in values]
-            style = {"color": (INK, PALETTE[1], PALETTE[2])[place], "marker": MARKERS[place], "linestyle": "none"}
-            at, means, deviations = zip(*shown, strict=True)
-            left.errorbar(means, at, xerr=deviations, label=model, **style)
+        for place, (label, rows) in enumerate(results.items()):
+            values = by_rule(rows, "final_test_accuracy")
+            dots(left, rules, values, (INK, *PALETTE[1:])[place], MARKERS[place], label)
         for block in range(3):
-            values = cosines(angles, models[0], block)
-            shown = [(row, *spread(values[rule])) for row, rule in enumerate(rules) if rule in values]
-            at, means, deviations = zip(*shown, strict=True)
-            style = {"color": PALETTE[block], "marker": MARKERS[block], "linestyle": "none"}
-            right.errorbar(means, at, xerr=deviations, label=f"block {block}", **style)
+            values = cosines(angles, {row["run"] for row in first}, block)
+            dots(right, rules, values, PALETTE[block], MARKERS[block], f"block {block}")
         left.set(title="test accuracy (%)", yticks=range(len(rules)), yticklabels=rules)
-        right.set(title=f"cosine of its gradient with back-propagation's, {models[0]}")
+        right.set(title=f"cosine of its gradient with back-propagation's ({name})")
         right.axvline(0, color=INK, linewidth=0.8)
         left.legend(loc="lower right")
-        right.legend(loc="lower right")
+        right.legend(loc="upper left")
         write_bytes(path, render(figure, path.suffix[1:]))
+
+
+def dots(axes: Axes, rules: list[str], values: Values, color: str, marker: str, label: str) -> None:
+    """A dot with the seeds' standard deviation for every rule that has values."""
+    shown = [(row, *spread(values[rule])) for row, rule in enumerate(rules) if rule in values]
+    at, means, deviations = zip(*shown, strict=True)
+    axes.errorbar(means, at, xerr=deviations, color=color, marker=marker, linestyle="none", label=label)
 
 
 if __name__ == "__main__":

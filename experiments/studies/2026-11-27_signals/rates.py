@@ -1,6 +1,6 @@
-"""Writes the best of the searched learning rates into every rule's file: ``python .../rates.py [STUDY]``.
+"""Writes the best of the searched learning rates into every rule's file: ``python .../rates.py search.csv rules``.
 
-Prints the table of the README: held-out accuracy (%) by rule and learning rate, from the study's ``search.csv``.
+Prints the table of the README: held-out accuracy (%) by rule and learning rate.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ def found(table: Path) -> dict[str, dict[float, float]]:
     return by_rule
 
 
-def main(study: Path) -> None:
+def main(table: Path, rules: Path) -> None:
     """Choose, write and print."""
-    by_rule = found(study / "search.csv")
+    by_rule = found(table)
     rates = sorted({rate for values in by_rule.values() for rate in values})
     print(f"| held-out accuracy (%) | {' | '.join(map(str, rates))} |\n|---|{'---|' * len(rates)}")
     for name, values in sorted(by_rule.items()):
         best = max(values, key=values.__getitem__)
-        path = study / "rules" / f"{name}.yaml"
+        path = rules / f"{name}.yaml"
         kept = [line for line in path.read_text().splitlines() if not line.startswith("learning_rate:")]
         path.write_text("\n".join([*kept, f"learning_rate: {best}"]) + "\n")
         cells = [f"{values[rate]:.2f}" if rate in values else "not finite" for rate in rates]
@@ -37,4 +37,4 @@ def main(study: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
