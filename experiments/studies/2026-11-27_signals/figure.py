@@ -78,8 +78,9 @@ def table(rows: list[dict[str, str]], angles: list[dict[str, str]]) -> str:
         mean, deviation = spread(accuracy[rule])
         seeds = len(accuracy[rule])
         shown = (f"{statistics.mean(block[rule]):.2f}" if rule in block else "" for block in blocks)
+        error = f" ± {deviation:.2f}" if seeds > 1 else ""
         lines.append(
-            f"| {rule} | {rate[rule]:g} | {mean:.2f}{f' ± {deviation:.2f}' if seeds > 1 else ''} | {mean - middle:+.2f} | "
+            f"| {rule} | {rate[rule]:g} | {mean:.2f}{error} | {mean - middle:+.2f} | "
             f"{' | '.join(shown)} | "
             f"{statistics.mean(cpu[rule]) / reference['cpu']:.2f} | "
             f"{statistics.mean(memory[rule]) / reference['memory']:.2f} | {seeds} |"
