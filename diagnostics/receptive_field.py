@@ -91,8 +91,15 @@ def _layer(field: ReceptiveField, layer: nn.Module) -> ReceptiveField:
 
 
 def _side(value: Any) -> int:
-    """Size of a square kernel, stride or padding in pixels."""
-    return int(value[0] if isinstance(value, tuple) else value)
+    """Size of a square kernel, stride or padding in pixels.
+
+    Raises:
+        Unknown: its sides differ, as over images of one row.
+    """
+    sides = {*value} if isinstance(value, tuple) else {value}
+    if len(sides) > 1:
+        raise Unknown(f"sides of {value}")
+    return int(sides.pop())
 
 
 def _step(index: Any) -> int:

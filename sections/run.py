@@ -17,7 +17,7 @@ CURRICULUM = {"curriculum": ("easy_first", "hard_first")}
 _NO_NUL = r"^[^\x00]+$"  # no system takes such a path, and Python has another error for it than for all others
 _ON_DISK = tuple(name for name, facts in DATASETS.items() if facts.on_disk)
 _DOWNLOADABLE = tuple(name for name, facts in DATASETS.items() if facts.downloadable)
-_WHOLE: Any = {"dataset": (GENERATED, "its labels follow from all pixels of the image as it was generated")}
+_WHOLE: Any = {"dataset": (GENERATED, "the label of a generated image follows from all of its pixels")}
 _RATED = {"optimizer_type": Other("Rprop")}  # which finds the step sizes itself
 _GENERATORS = found("sections.datasets", Generated)
 
@@ -125,10 +125,11 @@ class OptimArgs(Section):
     )  # fmt: skip
     optimizer_type: Literal["SGD", "Adam", "AdamW", "SignSGD", "Rprop"] = setting(
         "SGD", "optimiser; SignSGD: SGD with the signs of the gradients; Rprop: for whole batches (--batch_size of all "
-        "training images, perhaps with --accumulate), since it compares signs from step to step",
+        "training images, perhaps with --accumulate), since it compares signs from step to step; it begins with steps "
+        "of --learning_rate",
         on=("Rprop",), excludes={"cuda_graph": (("on",), "torch's Rprop counts steps on the host")},
     )  # fmt: skip
-    learning_rate: float = setting(0.05, "peak learning rate; with Rprop the first step of every weight", gt=0)
+    learning_rate: float = setting(0.05, "peak learning rate", gt=0)
     first_rate_scale: float = setting(
         1.0, "learning rate of the first block that learns in units of the last's; geometric in between", gt=0,
         needs={"trained_modules": Above(1)},

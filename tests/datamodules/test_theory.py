@@ -15,9 +15,11 @@ from datamodules.base import Splits
 from datamodules.theory import boolean_circuit, hierarchical_digits, random_hierarchy
 from datamodules.theory.boolean_circuit import Level, circuit
 from schemas import DataArgs, build_args
+from sections.datasets._base import Sizes
 from sections.datasets.boolean_circuit import BooleanCircuitArgs
 from sections.datasets.hierarchical_digits import COUNT_OF_TWO_LEVELS, HierarchicalDigitsArgs
 from sections.datasets.random_hierarchy import RandomHierarchyArgs
+from sections.fields import fields_of
 from utils import UsageError
 
 GENERATED = [name for name, facts in DATASETS.items() if facts.generated]
@@ -45,6 +47,38 @@ def test_the_data_seed_decides_everything_and_no_image_is_drawn_twice(dataset: s
     assert len(images_PD) == 360 and len(images_PD.unique(dim=0)) == 360
     assert set(images_PD.flatten().tolist()) == {0, 255}
     assert (first.train.num_images, first.test.num_images) == (300, 60)
+
+
+# Another value of every setting, and what it needs to have an effect.
+OTHERS: dict[str, dict[str, object]] = {
+    "num_train_images": {"num_train_images": 299}, "num_test_images": {"num_test_images": 61},
+    "data_seed": {"data_seed": 1}, "num_bits": {"num_bits": 31}, "parity_size": {"parity_size": 2},
+    "parity_inputs": {"parity_inputs": "mixture"}, "circuit_depth": {"circuit_depth": 5},
+    "bit_probability": {"parity_inputs": "biased", "bit_probability": 0.3}, "circuit_gates": {"circuit_gates": "xor"},
+    "local_correlation": {"local_correlation": 0.7}, "hierarchy_classes": {"hierarchy_classes": 7},
+    "hierarchy_vocabulary": {"hierarchy_vocabulary": 9}, "hierarchy_multiplicity": {"hierarchy_multiplicity": 3},
+    "hierarchy_branching": {"hierarchy_branching": 3}, "hierarchy_depth": {"hierarchy_depth": 4},
+    "digit_levels": {"digit_levels": 2},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [
+        *(("parity", name) for name in fields_of(Sizes)),
+        *((kind.__module__.rpartition(".")[2], name) for kind in DataArgs.GROUPS[1:] for name in fields_of(kind)),
+    ],
+)
+def test_every_setting_changes_what_is_drawn(dataset: str, name: str) -> None:
+    other = OTHERS[name]
+    before, after = drawn(dataset, **{key: other[key] for key in other if key != name}), drawn(dataset, **other)
+    same = [
+        one.images_PHWC.shape == two.images_PHWC.shape
+        and torch.equal(one.images_PHWC, two.images_PHWC)
+        and torch.equal(one.labels_P, two.labels_P)
+        for one, two in ((before.train, after.train), (before.test, after.test))
+    ]
+    assert not all(same)
 
 
 def test_more_images_than_there_are_likely_ones_are_refused() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -30,6 +32,12 @@ def test_the_published_field_of_alexnet() -> None:
 def test_a_hole_between_the_taps_of_a_kernel_counts() -> None:
     network = nn.Sequential(nn.Conv2d(1, 1, 3, dilation=4))
     assert behind(network, ReceptiveField(5, 2, 1)) == ReceptiveField(21, 2, 1)
+
+
+def test_a_field_that_is_no_square_is_not_told() -> None:
+    assert receptive_fields(backbone_of("MLP"))[0] == ReceptiveField(32, 32, 0)
+    row = build_backbone(ModelArgs(model="TreeCNN"), replace(make_spec(32), height=1))
+    assert receptive_fields(row) == [None] * 3
 
 
 @pytest.mark.parametrize("model", ["BasicCNN", "VGGs", "ResNet20"])

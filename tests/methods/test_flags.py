@@ -39,10 +39,12 @@ BASE = ("--model=VGGs", "--batch_size=12", "--epochs=10", "--precision=fp32", "-
 # What decides which images there are, or how they are scaled, before a rule sees any: tests/datamodules.
 LOADED = {"dataset", "data_dir", "download", "image_size", "train_size", "val_size", "random_labels", "normalization"}
 LOADED |= {name for name in DataArgs.model_fields if name.startswith("curriculum")}
+LOADED |= {name for group in DataArgs.GROUPS for name in fields_of(group)}
 # Fixed by this test; determinism is about a GPU's kernels. Other networks: tests/networks; another run: tests/engine.
 FIXED = {"method", "model", "stem", "init_from", "batch_size", "epochs", "deterministic"}
+FIXED |= {"num_layers", "layer_width", "patch_size"}
 BEYOND = {  # flags that make a fact so
-    "built_in": (), "trained_modules": (), "blocks_alone": (), "augments": (), "classifier": (),
+    "built_in": (), "pads": (), "trained_modules": (), "blocks_alone": (), "augments": (), "classifier": (),
     "decodes": ("--ssl",),
 }  # fmt: skip
 
