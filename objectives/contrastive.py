@@ -39,6 +39,21 @@ def simclr(z_VD: Tensor, temperature: float) -> Tensor:
     return -torch.cat([log_share_VV.diagonal(offset) for offset in (num_images, -num_images)]).mean()
 
 
+def cross_view(first_BD: Tensor, second_BD: Tensor, temperature: float) -> Tensor:
+    """Contrast of two views (Tian et al. 2019, arXiv 1906.05849, equations 5 and 6), in float32 or wider.
+
+    The sum over both directions of the mean over images i of ``-log(exp(u_i v_i / t) / sum_j exp(u_i v_j / t))``, with
+    u and v of unit length. Negatives are the other view of other images only. Equal embeddings give ``2 ln B``.
+    """
+    with torch.autocast(first_BD.device.type, enabled=False):
+        first_BD, second_BD = (
+            F.normalize(z_BD.float() if z_BD.dtype.itemsize < 4 else z_BD, dim=1) for z_BD in (first_BD, second_BD)
+        )
+        score_BB = first_BD @ second_BD.T / temperature
+        own_B = score_BB.diagonal()
+        return (score_BB.logsumexp(1) - own_B).mean() + (score_BB.logsumexp(0) - own_B).mean()
+
+
 def info_nce(predicted_AD: Tensor, positive_AD: Tensor, negative_AND: Tensor) -> Tensor:
     """InfoNCE (van den Oord et al. 2018, arXiv 1807.03748, equation 4), in float32 or wider.
 

@@ -23,44 +23,18 @@ Reference numbers:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import torch
 from torch import Tensor
 
-from datamodules.base import LABELLED, Batch, DataSpec
-from model import Backbone
-from sections.rule import MethodArgs
+from datamodules.base import Batch
+from tasks._colour import ColourTask
 from tasks._draw import Restoring
-from utils import UsageError
-
-BRIGHTNESS = (0.299, 0.587, 0.114)  # of R, G and B (ITU-R BT.601)
 
 
-class Colourisation(Restoring):
-    """Draw the colours of an image of which the block has seen the brightness alone.
-
-    Raises:
-        UsageError: the images are grey.
-    """
+class Colourisation(ColourTask, Restoring):
+    """Draw the colours of an image of which the block has seen the brightness alone."""
 
     SEEN = "grey"
-    mean_C11: Tensor
-    std_C11: Tensor
-    share_C11: Tensor
-
-    def __init__(self, args: MethodArgs, backbone: Backbone, spec: DataSpec, blocks: Iterable[int]) -> None:
-        if spec.num_channels != len(BRIGHTNESS):
-            raise UsageError(
-                f"{args.tasks.flag_of('colourise')} needs colours, and the images of {spec.name} are grey; leave it "
-                "out, or choose another task"
-            )
-        super().__init__(args, backbone, spec, blocks)
-        for name, values in (("mean_C11", spec.mean), ("std_C11", spec.std), ("share_C11", BRIGHTNESS)):
-            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     def damage(self, batch: Batch) -> tuple[Tensor, Batch]:
         """Every channel has the brightness of the pixel, before the normalisation."""
-        pixels_BCHW = batch.part(batch.x_BCHW, LABELLED) * self.std_C11 + self.mean_C11
-        grey_B1HW = (self.share_C11 * pixels_BCHW).sum(1, keepdim=True)
-        return (grey_B1HW - self.mean_C11) / self.std_C11, batch
+        return self.in_parts(batch)[0], batch

@@ -10,7 +10,8 @@ import torch
 from consts import block_name
 from methods._local import LocalMethod
 from schemas import build_args
-from tasks.colourise import BRIGHTNESS, Colourisation
+from tasks._colour import BRIGHTNESS
+from tasks.colourise import Colourisation
 from tasks.inpaint import MASK
 from tests.conftest import gradients, make_batch, make_method, make_spec, strided_backbone
 from utils import UsageError
