@@ -33,6 +33,11 @@ def introduce(module: TrainingModule, device: torch.device, *, resuming: bool) -
         logger.info(
             f"Every epoch leaves out {feed.num_left_out} of {total} images, other ones each time: no full batch"
         )
+    if optim.optimizer_type == "Rprop" and feed.num_steps > 1:
+        logger.warning(
+            f"Rprop compares gradients of all images, and a batch has {optim.batch_size} of {feed.num_images}: give "
+            f"--batch_size {feed.num_images}, or another optimiser"
+        )
     if feed.placement.words:
         logger.info(f"Training images: {feed.placement.words}")
     if (count := args.run.num_replicas) > 1:

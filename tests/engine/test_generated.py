@@ -62,3 +62,12 @@ def test_images_that_no_network_fits_leave_no_run(run: Runner, capsys) -> None:
     assert train(run, "--dataset", "boolean_circuit", "--model", "VGGs") == 2
     assert "these images are 1x16: choose one with fewer pools" in capsys.readouterr().err
     assert run.folders == []
+
+
+@pytest.mark.parametrize(("size", "warned"), [("100", True), ("200", False)])
+def test_rprop_on_part_of_the_images_warns(run: Runner, capsys, size: str, warned: bool) -> None:
+    words = ["--dataset", "parity", "--model", "MLP", "--num_train_images", "200", "--num_test_images", "50"]
+    words += ["--epochs", "1", "--optimizer_type", "Rprop", "--device", "cpu", "--batch_size", size]
+    assert main.main([*words, "--wandb", "disabled", "--path", str(run.path)]) == 0
+    said = "Rprop compares gradients of all images, and a batch has 100 of 200: give --batch_size 200, or another"
+    assert (said in capsys.readouterr().out) == warned
