@@ -100,6 +100,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = (
     | of_choices("dfa", "feedback")
     | of_choices("ff", "goodness_loss")
     | of_choices("ff", "label_in")
+    | of_choices("sigprop", "signal_score")
     | of_choices("dualprop", "feedback")
     | {"pc": ("pc", {"inference_steps": 2}), "ep": ("ep", {"inference_steps": 2})}
     | of_choices("pc", "inference", inference_steps=3, inference_rate=0.3)
