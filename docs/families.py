@@ -149,7 +149,7 @@ def perturbation(axes: Axes) -> None:
 
 FAMILIES = (
     Family(
-        "Local losses", ("critic", "dgl", "ff", "infopro", "predsim"),
+        "Local losses", ("critic", "dgl", "ff", "infopro", "predsim", "sigprop"),
         "the gradient of a loss of its own", "as soon as its input is there",
         "one forward; backward inside each block", "nothing", local,
     ),
