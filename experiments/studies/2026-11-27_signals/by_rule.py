@@ -1,4 +1,4 @@
-"""Accuracy and cosine of every rule, sorted by accuracy: ``python .../figure.py STUDY figure.svg``.
+"""Accuracy and cosine of every rule, sorted by accuracy: ``python .../by_rule.py STUDY figure.svg``.
 
 Prints the README's tables too, one for each network and data set.
 """
