@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sections.fields import Above, Section, again, setting
 from sections.labels import Smoothing
-from sections.rule import MethodArgs
+from sections.rule import MethodArgs, recipe
 from sections.tasks._base import INNER
 
 OF_OUTPUT = {"target_rule": ("sdtp", "ao_sdtp")}  # of a rule that has the setting
@@ -30,6 +30,7 @@ class ChainArgs(MethodArgs):
     """Targets that go down block by block, settings of every rule of that kind."""
 
     GROUPS = (Smoothing, Inverses)
+    RECIPE = recipe(learning_rate=0.015)
 
     # The only block that learns gets its target from the loss: without an inverse, unless that of the output is one.
     target_step: float = setting(

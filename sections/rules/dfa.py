@@ -4,7 +4,7 @@ from typing import Literal
 
 from sections.fields import Above, again, setting
 from sections.labels import Smoothing
-from sections.rule import MethodArgs
+from sections.rule import MethodArgs, recipe
 from sections.rules.fa import FaArgs
 
 
@@ -12,6 +12,7 @@ class DfaArgs(MethodArgs):
     """Direct feedback alignment (dfa)."""
 
     GROUPS = (Smoothing,)
+    RECIPE = recipe(learning_rate=0.015)
 
     feedback: Literal[
         "random", "sparse", "few_bits", "sign", "adaptive", "low_rank", "correlation", "bidirectional"

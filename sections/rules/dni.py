@@ -4,13 +4,14 @@ from typing import Literal
 
 from sections.fields import Other, setting
 from sections.labels import Smoothing
-from sections.rule import MethodArgs
+from sections.rule import MethodArgs, recipe
 
 
 class DniArgs(MethodArgs):
     """Synthetic gradients (dni, cdni)."""
 
     GROUPS = (Smoothing,)
+    RECIPE = recipe(learning_rate=0.015)
 
     unlock: Literal["backward", "forward"] = setting(
         "backward", "what no block waits for: the gradient from above, or its input from below too", on=("forward",),

@@ -4,13 +4,14 @@ from typing import Literal
 
 from sections.fields import Other, setting
 from sections.labels import Smoothing
-from sections.rule import MethodArgs
+from sections.rule import MethodArgs, recipe
 
 
 class DualpropArgs(MethodArgs):
     """Dual propagation (dualprop)."""
 
     GROUPS = (Smoothing,)
+    RECIPE = recipe(learning_rate=0.015)
 
     nudge: float = setting(
         0.1, "beta: how far the output states lie apart, in units of each image's own error", gt=0, le=10

@@ -4,13 +4,14 @@ from typing import Literal
 
 from sections.fields import setting
 from sections.labels import Smoothing
-from sections.rule import MethodArgs
+from sections.rule import MethodArgs, recipe
 
 
 class FaArgs(MethodArgs):
     """Feedback alignment (fa)."""
 
     GROUPS = (Smoothing,)
+    RECIPE = recipe(learning_rate=0.015)
 
     feedback: Literal[
         "random", "usf", "brsf", "frsf", "kolen_pollack", "weight_mirror", "sparse", "few_bits"
