@@ -92,13 +92,9 @@ class DataArgs(Composite):
 
     @model_validator(mode="after")
     def _enough_images(self) -> DataArgs:
-        if (generated := self.generated) is not None:
-            sizes, count = self.group(Sizes), generated.num_inputs()
-            if sizes.num_train_images + sizes.num_test_images > count:
-                raise ValueError(
-                    f"--num_train_images {sizes.num_train_images} and --num_test_images {sizes.num_test_images}: with "
-                    f"these settings --dataset {self.dataset} has {count} different images"
-                )
+        generated = self.generated
+        if generated is not None and (problem := generated.shortage(self.group(Sizes))):
+            raise ValueError(f"{problem} (--dataset {self.dataset})")
         return self
 
     @property
