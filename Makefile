@@ -69,6 +69,9 @@ figures: $(SETUP) ## draw the figures in images/ from the results that the studi
 	$(PY) -m benchmarks.tables experiments/studies/2026-11-21_speed/throughput.csv images/speed.svg; echo images/speed.svg; \
 	trained=experiments/studies/2026-11-27_trained; \
 	$(PY) $$trained/gap.py $$trained/curves.csv images/gap.svg; echo images/gap.svg; \
+	theory=experiments/studies/2026-11-27_theory; \
+	$(PY) $$theory/draw.py $$theory/results.csv images/theory_rules.svg images/theory_layers.svg; \
+	echo images/theory_rules.svg images/theory_layers.svg; \
 	scaling=experiments/studies/2026-11-21_layer_parallel; \
 	$(PY) $$scaling/figure.py $$scaling/scaling.csv images/scaling.svg; echo images/scaling.svg
 

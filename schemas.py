@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from consts import CODE_SETTINGS, digest_name
 from sections import combine
+from sections.data import DataArgs
 from sections.fields import Section, build, fields_of, with_default
 from sections.files import sha256, source_of
 from sections.model import ModelArgs
@@ -26,7 +27,7 @@ from sections.own import own_function, own_rule
 from sections.parts import found
 from sections.phases import Phases
 from sections.rule import DEFAULT_METHOD, MethodArgs
-from sections.run import DataArgs, OptimArgs, RunArgs
+from sections.run import OptimArgs, RunArgs
 from sections.task import SSL, SSL_TASKS, TASKS
 from utils import UsageError, code_file, short_name
 

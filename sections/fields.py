@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+NO_NUL = r"^[^\x00]+$"  # no system takes such a path, and Python has another error for it than for all others
 TRUE_WORDS, FALSE_WORDS = ("true", "t", "1", "yes", "y", "on"), ("false", "f", "0", "no", "n", "off")  # as in pydantic
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from utils import UsageError
 
 ROUNDS = 64  # after which a set of N equally likely images lacks one with a probability below N e^-64
+AT_ONCE = 2**16  # images, so that drawing takes little more memory than what is drawn
 ON = 255
 
 
@@ -28,17 +30,17 @@ class Problem(NamedTuple):
 
 
 def distinct(draw: Callable[[int], tuple[Tensor, Tensor]], count: int, name: str) -> tuple[Tensor, Tensor]:
-    """The first ``count`` different images that ``draw`` gives, and their labels.
+    """The first ``count`` different images that ``draw`` gives, and their labels; each pixel is black or not.
 
     Raises:
         UsageError: 64 times as many draws do not have so many different ones; ``name`` is that of the data set.
     """
     seen: set[bytes] = set()
     parts: list[tuple[Tensor, Tensor]] = []
-    for _ in range(ROUNDS):
-        images_PHWC, labels_P = draw(count)
+    for _ in range(0, ROUNDS * count, size := min(count, AT_ONCE)):
+        images_PHWC, labels_P = draw(size)
         new: list[int] = []
-        for place, row in enumerate(images_PHWC.flatten(1).numpy()):
+        for place, row in enumerate(np.packbits(images_PHWC.flatten(1).numpy() > 0, axis=1)):
             if (key := row.tobytes()) not in seen:
                 seen.add(key)
                 new.append(place)

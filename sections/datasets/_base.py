@@ -7,6 +7,7 @@ from sections.fields import Section, setting
 
 GENERATED = tuple(name for name, facts in DATASETS.items() if facts.generated)
 NEEDED = {"dataset": GENERATED}
+MOST_BYTES = 2**30  # of all images, which are in memory
 
 
 class Sizes(Section):
@@ -29,3 +30,17 @@ class Generated(Section):
     def num_inputs(self) -> int:
         """How many different images there are; every data set says it."""
         raise NotImplementedError
+
+    def num_values(self) -> int:
+        """Pixels of an image, times its channels; likewise."""
+        raise NotImplementedError
+
+    def shortage(self, sizes: Sizes) -> str | None:
+        """Why there cannot be so many images; None where there can."""
+        total, values = sizes.num_train_images + sizes.num_test_images, self.num_values()
+        asked = f"--num_train_images {sizes.num_train_images} and --num_test_images {sizes.num_test_images}"
+        if total > self.num_inputs():
+            return f"{asked}: with these settings there are {self.num_inputs()} different images"
+        if total * values > MOST_BYTES:
+            return f"{asked}: with {values} bytes each, as these settings have it, there can be {MOST_BYTES // values}"
+        return None

@@ -46,4 +46,8 @@ class BooleanCircuitArgs(Generated):
 
     def num_inputs(self) -> int:
         """All strings of so many bits; with the greatest correlation some are never drawn."""
-        return int(2**2**self.circuit_depth)
+        return int(2 ** self.num_values())
+
+    def num_values(self) -> int:
+        """The bits: two for every gate of the lowest level."""
+        return int(2**self.circuit_depth)

@@ -20,3 +20,7 @@ class HierarchicalDigitsArgs(Generated):
     def num_inputs(self) -> int:
         """The product of the choices at every place, summed over digits."""
         return COUNT_OF_TWO_LEVELS * int(5 ** (256 * (self.digit_levels - 2)))
+
+    def num_values(self) -> int:
+        """The pixels."""
+        return int(4**self.digit_levels * 16)

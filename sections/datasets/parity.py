@@ -40,3 +40,7 @@ class ParityArgs(Generated):
     def num_inputs(self) -> int:
         """All strings of so many bits."""
         return int(2**self.num_bits)
+
+    def num_values(self) -> int:
+        """The bits."""
+        return self.num_bits

@@ -52,3 +52,7 @@ class RandomHierarchyArgs(Generated):
         """``n_c m^((s^L - 1) / (s - 1))``: a choice of m at every inner node of the tree."""
         s, depth = self.hierarchy_branching, self.hierarchy_depth
         return int(self.hierarchy_classes * self.hierarchy_multiplicity ** ((s**depth - 1) // (s - 1)))
+
+    def num_values(self) -> int:
+        """A channel for each symbol, at every position."""
+        return int(self.hierarchy_vocabulary * self.hierarchy_branching**self.hierarchy_depth)

@@ -47,6 +47,7 @@ def test_the_data_seed_decides_everything_and_no_image_is_drawn_twice(dataset: s
     assert len(images_PD) == 360 and len(images_PD.unique(dim=0)) == 360
     assert set(images_PD.flatten().tolist()) == {0, 255}
     assert (first.train.num_images, first.test.num_images) == (300, 60)
+    assert DataArgs.build({"dataset": dataset}).generated.num_values() == images_PD.shape[1]
 
 
 # Another value of every setting, and what it needs to have an effect.

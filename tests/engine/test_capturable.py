@@ -71,6 +71,10 @@ def test_a_graph_can_hold_the_step(meta, case: str, optimizer_type: str) -> None
     take_on_meta(case, optimizer_type)
 
 
+def test_a_graph_can_hold_a_step_of_signs(meta) -> None:
+    take_on_meta("dgl", "SignSGD")
+
+
 FAULTS: dict[str, tuple[Callable[[Tensor], object], str]] = {
     "item": (lambda x: x.sum().item(), "waits for a value"),
     "if": (lambda x: bool(x.sum() > 0), "waits for a value"),

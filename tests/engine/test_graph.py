@@ -40,6 +40,7 @@ RUNS = {
     "dgl": f"--dgl {SGD} --random_crop --random_horizontal_flip --random_erasing --gradient_clip 0.5",
     "dgl bf16": f"--dgl {SGD} --precision bf16 --random_crop",
     "bp bf16 adam": "--bp --precision bf16 --optimizer_type Adam --learning_rate 0.001",
+    "dgl sign": "--dgl --optimizer_type SignSGD --learning_rate 0.0001 --momentum 0 --no_nesterov",
     "predsim adam": "--predsim --optimizer_type Adam --learning_rate 0.001 --random_resized_crop --random_erasing",
     "dni adamw": "--dni --optimizer_type AdamW --learning_rate 0.001 --lr_schedule cosine --warmup_epochs 0.5",
     "fa": f"--fa {SGD} --no_nesterov",

@@ -25,9 +25,10 @@ from engine.loop.layout import Course
 from engine.loop.optimizer import build_optimizer
 from networks import build_backbone
 from schemas import Args, settings_of
+from sections.data import DataArgs
 from sections.fields import extra, fields_of
 from sections.model import ModelArgs
-from sections.run import DataArgs, OptimArgs
+from sections.run import OptimArgs
 from tests.conftest import RULES
 from utils import UsageError, short_name
 
