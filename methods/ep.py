@@ -37,12 +37,13 @@ Reference numbers:
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from datamodules.base import Batch
 from methods._base import Traits
+from methods._nudge import betas
 from methods._relax import RelaxMethod
+from sections.relaxation import Nudge
 from sections.rules.ep import EpArgs
 
 
@@ -54,11 +55,4 @@ class EquilibriumPropagation(RelaxMethod):
 
     def nudges(self, batch: Batch) -> list[tuple[float | Tensor, float]]:
         """As ``--nudging`` says."""
-        beta = self.args.nudge
-        if self.args.nudging == "centred":
-            return [(beta, 0.5), (-beta, 0.5)]
-        if self.args.nudging == "one_sided":
-            return [(beta, 1.0)]
-        x_BCHW = batch.x_BCHW
-        drawn = torch.randint(2, (), generator=batch.generator, device=x_BCHW.device)
-        return [(beta * (2 * drawn - 1).to(x_BCHW.dtype), 1.0)]
+        return betas(self.args.group(Nudge), batch)

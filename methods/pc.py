@@ -42,7 +42,9 @@ Deviations:
        rest, and the residual stays.
     3. States and errors are those of blocks, behind pool and dropout; the classifier is the output layer as a whole. A
        batch has one dropout, in all passes.
-    4. No momentum of states, and no step of the weights within the relaxation (iPC).
+    4. No momentum of states, and no step of the weights within the relaxation (incremental predictive coding, iPC). A
+       rule here fills gradients, and the engine takes one step of the optimiser for a batch, with its schedule and
+       clipping; weights that move at every inference step would need an optimiser within the rule.
     5. The default for errors, 5 moves of 0.01, is a compromise between the released one and the equilibrium, at which
        signals nearly vanish as the network learns.
     6. In bf16 a block sees its input rounded to eight bits, in which short moves are lost.

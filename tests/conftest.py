@@ -40,6 +40,8 @@ def of_choices(rule: str, name: str, **others: object) -> dict[str, tuple[str, d
     return {f"{rule} {word}": (rule, {name: word} | others) for word in words}
 
 
+SHORT = {"free_steps": 6, "nudged_steps": 3}  # phases of a network that settles
+
 # Every method, dgl with every task, and every setting that makes another training rule of one: method and settings by a
 # name, in which the words of a task's or a rule's name are those of its file.
 CASES: dict[str, tuple[str, dict[str, object]]] = (
@@ -105,6 +107,11 @@ CASES: dict[str, tuple[str, dict[str, object]]] = (
     | {"pc": ("pc", {"inference_steps": 2}), "ep": ("ep", {"inference_steps": 2})}
     | of_choices("pc", "inference", inference_steps=3, inference_rate=0.3)
     | of_choices("ep", "nudging", inference_steps=2)
+    | {
+        "hopfield": ("hopfield", SHORT),
+        "hopfield hebbian": ("hopfield", SHORT | {"nudging": "one_sided", "nudge": 1.0, "output_feedback": True}),
+    }
+    | of_choices("hopfield", "nudging", **SHORT)
 )
 
 

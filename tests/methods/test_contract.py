@@ -103,8 +103,8 @@ def test_gradients_add_up_and_repeat(case: str) -> None:
     seed(case)
     method.fill_grads(batch)
     twice = gradients(method)
-    # Where a block's gradient is itself a sum, of overlaps or of signs of a nudge, the order of adding four counts.
-    tolerance = 1e-12 if "overlap" in case or case == "ep" else 0
+    # Where a block's gradient is itself a sum, of overlaps or of phases of a nudge, the order of adding four counts.
+    tolerance = 1e-12 if "overlap" in case or case.split()[0] in ("ep", "hopfield") else 0
     for key, gradient in once.items():
         torch.testing.assert_close(twice[key], gradient + gradient, rtol=tolerance, atol=tolerance / 10, msg=key)
 
@@ -178,7 +178,8 @@ def test_isolation_is_as_declared(case: str) -> None:
 
     isolation = method.traits.isolation
     classifies = any(True for _ in method.backbone.classifier.parameters())
-    unseen = changed_by(lambda: change_without_effect(method, batch, case) if classifies else None)
+    probed = classifies and (isolation != "none" or case == "bp")
+    unseen = changed_by(lambda: change_without_effect(method, batch, case) if probed else None)
     beyond = changed_by(lambda: shake(*parts(2)))
     # From near to far: of what the neighbour says, a method may read no more than a sign.
     neighbours = [changed_by(lambda size=size: shake(*parts(1), size=size)) for size in (0.1, 1, 3, 10)]
@@ -220,8 +221,9 @@ DO_NOT_LEARN = {"tp without difference"}
 # Another label is wrong at every step, and each block's input moves with the losses below: it takes more steps.
 DO_NOT_LEARN |= {"ff", "ff image"}
 # Estimates from random directions, most of them noise in so few steps and images, and what needs more steps because
-# the error reaches a block by the image alone; their own tests have longer ones.
-DO_NOT_LEARN |= {case for case in CASES if CASES[case][0] in ("es", "fg", "foton", "pepita")}
+# the error reaches a block by the image alone, or what a network without BatchNorm learns slowly; their own tests have
+# longer ones.
+DO_NOT_LEARN |= {case for case in CASES if CASES[case][0] in ("es", "fg", "foton", "hopfield", "pepita")}
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case not in DO_NOT_LEARN])
