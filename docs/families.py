@@ -161,7 +161,7 @@ FAMILIES = (
         "the forward weights in bp and dualprop; else\nrandom, learned or inverse ones", signals,
     ),
     Family(
-        "Relaxation", ("ep", "pc"),
+        "Relaxation", ("ep", "hopfield", "pc"),
         "its error, after errors of all blocks have moved", "after several moves on the same batch",
         "one forward, then two a move", "the forward weights, in every move", relaxation,
     ),
