@@ -102,8 +102,10 @@ def test_all_strings_of_bits_can_be_asked_for() -> None:
     assert sorted((bits_PD.long() @ (2 ** torch.arange(8))).tolist()) == list(range(256))
 
 
-@pytest.mark.parametrize(("inputs", "share"), [("uniform", 1 / 4), ("mixture", 5 / 8), ("biased", 0.9**3 + 0.1**3)])
-def test_how_often_the_bits_of_a_parity_are_all_equal(inputs: str, share: float) -> None:
+@pytest.mark.parametrize(
+    ("inputs", "zeros", "ones"), [("uniform", 1 / 8, 1 / 8), ("mixture", 5 / 16, 5 / 16), ("biased", 0.9**3, 0.1**3)]
+)
+def test_how_often_the_bits_of_a_parity_are_all_equal(inputs: str, zeros: float, ones: float) -> None:
     splits = drawn("parity", num_train_images=4000, parity_inputs=inputs, bit_probability=0.1, num_bits=40)
     bits_PD, labels_P = bits_of(splits.train.images_PHWC), splits.train.labels_P
     [chosen] = [
@@ -111,8 +113,9 @@ def test_how_often_the_bits_of_a_parity_are_all_equal(inputs: str, share: float)
         if each[0] < each[1] < each[2] and torch.equal(bits_PD[:20, each].sum(1) % 2, labels_P[:20])
         and torch.equal(bits_PD[:, each].sum(1) % 2, labels_P)
     ]  # fmt: skip
-    found = bits_PD[:, chosen].sum(1) % 3 == 0
-    assert found.float().mean() == pytest.approx(share, abs=4 * math.sqrt(share * (1 - share) / 4000))
+    for count, share in ((0, zeros), (3, ones)):
+        found = bits_PD[:, chosen].sum(1) == count
+        assert found.float().mean() == pytest.approx(share, abs=4 * math.sqrt(share * (1 - share) / 4000))
 
 
 GATES = {"AND": (0, 0, "0001"), "OR": (1, 0, "0111"), "NAND": (0, 1, "1110"), "NOR": (1, 1, "1000")}
