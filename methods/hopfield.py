@@ -37,7 +37,9 @@ Deviations:
 Reference numbers:
     Laborieux 2021, CIFAR-10 test error: 11.7 % with both signs, 86 % with one.
     Ours, ``--hopfield --dataset digits --batch_size 32 --model VGGs``, one seed: 95.0 % test accuracy after 4 epochs,
-    with a residual of 0.02.
+    with a residual of 0.02. Contrastive Hebbian learning learns a fixed batch (tested), but not this: 10.0 % after 4
+    epochs with ``--weight_gain 0.5``; on 300 held-out images after 2 epochs 34.3 % with that, and 10.0 % without it,
+    also with ``--mlp_n_hidden_layers 0`` at rates of 0.1 and 0.01. BasicCNN was not measured.
 """
 
 from __future__ import annotations

@@ -73,7 +73,9 @@ def values_of(field: FieldInfo) -> list[object]:
         return list(words)
     if isinstance(field.default, tuple):
         return ["0.3,0.6"] if field.default else ["0,2"]
-    return [2, 1, 3, 0, 8] if int in getattr(field.annotation, "__args__", (field.annotation,)) else [0.5, 1, 2.0, 0]
+    return (
+        [2, 1, 3, 0, 8] if int in getattr(field.annotation, "__args__", (field.annotation,)) else [0.5, 1, 2.0, 0, 0.01]
+    )
 
 
 def context(rule: str, name: str, depth: int = 0) -> tuple[str, ...]:
