@@ -32,7 +32,8 @@ Deviations:
     3. Blocks are convolutions; BatchNorm is taken out and the activation replaced. Initial weights are scaled
        (``--weight_gain``), since without it activity vanishes with depth. Blocks that do not learn stay as they are.
     4. An image may have several equilibria; which one is found depends on where states begin.
-    5. Probes and other diagnostics see the pass forward, without settling.
+    5. Probes and other diagnostics see the pass forward, without settling. ``export`` refuses the network, since
+       torch.export cannot trace it.
 
 Reference numbers:
     Laborieux 2021, CIFAR-10 test error: 11.7 % with both signs, 86 % with one.
