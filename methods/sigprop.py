@@ -37,7 +37,8 @@ Reference numbers:
     97.5 % by the classifier, 90.0 and 86.1 % by the nearest signal in the blocks before (``--signal_score distance``
     97.8, 89.7 and 91.7 %; ``--fixed_signals`` 96.9, 11.1 and 58.3 %). BasicCNN, 2 epochs: 92.5, 88.1 and 91.9 %.
     With ``--val_size 300`` and 4 epochs on VGGs, images of labels that learn at the network's own rate
-    (``--signal_rate_scale 1``) left these exits at 11.1 and 36.7 %; the default is the best of 30, 100 and 300 there.
+    (``--signal_rate_scale 1``) left these exits at 11.1 and 36.7 %; the default is the best of 30, 100 and 300 there,
+    all with ``--signal_score distance``.
 """
 
 from __future__ import annotations
