@@ -1,9 +1,12 @@
-"""A convolution that is a matrix product where the map is tiny.
+"""A convolution that is a matrix product where the map is tiny, or where windows do not overlap.
 
 On maps of 4x4 and 2x2 pixels oneDNN's bf16 kernels compute the weights' gradient at an eighth to a third of their usual
 rate: they vectorise over pixels. A product of matrices has the pixels of all images on one long axis. It is also right
 where torch 2.14.1 is not: the bf16 weight gradient of a 5x5 kernel on maps of 1x1, 1x2 and 1x4. ``torch.compile`` was
 tried and is slower (docs/performance.md).
+
+Where windows do not overlap, as in `MLP`, whose window is the whole map, oneDNN's gradients take 7 (fp32) to 100 (bf16)
+times as long as the product on a kernel of 32x32, in any type (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -100,13 +103,22 @@ class SmallConvolution(torch.autograd.Function):
         return of_x, of_weight, of_bias
 
 
+def tiled(x_BCHW: Tensor, weight_OCHW: Tensor, bias_O: Tensor | None) -> Tensor:
+    """A convolution whose stride is its kernel's size, which divides the map's: (B, O, H / rows, W / columns)."""
+    batch_size, channels, height, width = x_BCHW.shape
+    rows, columns = weight_OCHW.shape[2:]
+    x_BHWC = x_BCHW.permute(0, 2, 3, 1)
+    tiles = x_BHWC.reshape(batch_size, height // rows, rows, width // columns, columns, channels).transpose(2, 3)
+    return F.linear(tiles.flatten(3), weight_OCHW.permute(0, 2, 3, 1).flatten(1), bias_O).permute(0, 3, 1, 2)
+
+
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d`; on a CPU in bf16 its work on tiny maps is a matrix product."""
+    """`nn.Conv2d`; where windows do not overlap a matrix product, and on a CPU in bf16 on tiny maps."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (B, C, H, W) to the convolution's output."""
         if not self._is_small(input):
-            return super().forward(input)
+            return tiled(input, self.weight, self.bias) if self._is_tiled(input) else super().forward(input)
         bias = None if self.bias is None else self.bias.to(torch.bfloat16)
         return SmallConvolution.apply(input.to(torch.bfloat16), self.weight.to(torch.bfloat16), bias)
 
@@ -119,3 +131,10 @@ class Conv2d(nn.Conv2d):
         is_plain = self.stride == self.dilation == (1, 1) and self.groups == 1 and self.padding_mode == "zeros"
         is_odd = all(size % 2 for size in self.kernel_size)
         return in_bf16 and _pixels(input) <= MAX_PIXELS and keeps_size and is_plain and is_odd
+
+    def _is_tiled(self, input: Tensor) -> bool:
+        sides = (input.shape[2], input.shape[3])
+        divides = all(side % size == 0 for side, size in zip(sides, self.kernel_size, strict=True))
+        is_plain = self.padding == (0, 0) and self.dilation == (1, 1) and self.groups == 1
+        sees_more = self.kernel_size == sides or max(self.kernel_size) > 1  # a pixel of many is left to torch
+        return is_plain and divides and sees_more and self.stride == self.kernel_size

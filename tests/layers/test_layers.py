@@ -51,6 +51,46 @@ def test_the_product_is_the_convolution(
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("side", "kernel"), [((6, 6), (6, 6)), ((6, 6), (2, 3)), ((1, 8), (1, 2)), ((1, 1), (1, 1)), ((4, 2), (4, 2))]
+)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("last", [True, False])
+def test_windows_that_do_not_overlap_are_a_product(
+    side: tuple[int, int], kernel: tuple[int, int], bias: bool, last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(5, 7, kernel, stride=kernel, bias=bias).double()
+    ours = Conv2d(5, 7, kernel, stride=kernel, bias=bias).double()
+    ours.load_state_dict(plain.state_dict())
+    x, grad = drawn(3, 5, *side, last=last), drawn(3, 7, side[0] // kernel[0], side[1] // kernel[1], last=last)
+    expected = with_gradients(plain, x, grad)
+    monkeypatch.setattr(F, "conv2d", None)
+    monkeypatch.setattr(nn.Conv2d, "_conv_forward", None)
+    for one, other in zip(expected, with_gradients(ours, x, grad), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"stride": 2}, {"stride": 3, "padding": 1}, {"stride": 3, "dilation": 2}, {"stride": 3, "groups": 5}, {}],
+)
+@pytest.mark.parametrize("side", [7, 9])
+def test_other_convolutions_are_torchs(settings: dict[str, int], side: int) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(5, 5, 3, **settings).double()
+    ours = Conv2d(5, 5, 3, **settings).double()
+    ours.load_state_dict(plain.state_dict())
+    x = drawn(3, 5, side, side)
+    assert torch.equal(ours(x), plain(x))
+
+
+def test_a_kernel_of_one_pixel_on_a_larger_map_is_torchs() -> None:
+    plain, ours, x = nn.Conv2d(5, 7, 1).double(), Conv2d(5, 7, 1).double(), drawn(3, 5, 4, 4)
+    ours.load_state_dict(plain.state_dict())
+    assert not ours._is_tiled(x) and torch.equal(ours(x), plain(x))
+
+
 def test_what_comes_next_may_overwrite_the_product() -> None:
     layer, x = Conv2d(3, 5, 3, padding=1), torch.randn(2, 3, 2, 2, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
