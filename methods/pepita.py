@@ -9,7 +9,8 @@ Signal:
     ``x' = x + F e``. With h the outputs of the first pass and h' those of the second, block i receives
     ``(h_i - h'_i) / B`` at its output in the second pass: of a linear block the gradient of the weights is
     ``(h_i - h'_i) h'_{i-1}^T / B``. The classifier receives e, on what it sees in the second pass. Numbers of F are
-    normal with the standard deviation ``--projection_scale``.
+    uniform within ``sqrt(6 / pixels)`` times ``--projection_scale``. Where they are too large the classifier reads the
+    error from its input, which is missing at inference.
 
 Cost:
     Two passes forward and a backward pass inside every block. Nothing is sent from block to block but activations, and
@@ -32,6 +33,8 @@ Reference numbers:
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -52,8 +55,9 @@ class InputModulation(TwoPass):
 
     def __init__(self, args: PepitaArgs, backbone: Backbone, spec: DataSpec) -> None:
         super().__init__(args, backbone, spec)
-        drawn_ND = torch.randn(spec.num_classes, spec.num_channels * spec.height * spec.width)
-        self.register_buffer("projection_ND", args.projection_scale * drawn_ND)
+        num_pixels = spec.num_channels * spec.height * spec.width
+        drawn_ND = 2 * torch.rand(spec.num_classes, num_pixels) - 1
+        self.register_buffer("projection_ND", args.projection_scale * math.sqrt(6 / num_pixels) * drawn_ND)
 
     def change(self, error_BN: Tensor) -> Tensor:
         """``F e``."""

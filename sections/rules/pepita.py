@@ -12,5 +12,5 @@ class PepitaArgs(MethodArgs):
     RECIPE = recipe(learning_rate=0.01)
 
     projection_scale: float = setting(
-        0.05, "standard deviation of the numbers that carry the error to the pixels", gt=0, le=10
+        0.05, "largest of the numbers that carry the error to the pixels, times the root of 6 / pixels", gt=0, le=10
     )

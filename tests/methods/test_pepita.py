@@ -123,7 +123,10 @@ def test_loss_falls_on_a_fixed_batch(rule: str) -> None:
 def test_the_projection_has_the_scale_that_is_asked_for() -> None:
     one, two = (make("pepita", projection_scale=scale).projection_ND for scale in (0.05, 0.2))
     assert one.shape == (5, 192)
-    assert one.std().item() == pytest.approx(0.05, rel=0.1)
+    largest = 0.05 * (6 / 192) ** 0.5
+    assert 0.98 * largest < one.abs().max().item() <= largest
+    assert one.mean().item() == pytest.approx(0, abs=0.1 * largest)
+    assert one.std().item() == pytest.approx(largest / 3**0.5, rel=0.05)
     torch.testing.assert_close(two, 4 * one, rtol=1e-6, atol=0)
 
 
