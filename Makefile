@@ -74,6 +74,8 @@ figures: $(SETUP) ## draw the figures in images/ from the results that the studi
 	echo images/theory_rules.svg images/theory_layers.svg; \
 	signals=experiments/studies/2026-11-27_signals; \
 	$(PY) $$signals/by_rule.py $$signals images/signals.svg >/dev/null; echo images/signals.svg; \
+	families=experiments/studies/2026-11-27_families; \
+	$(PY) $$families/disguise.py $$families images/disguise.svg >/dev/null; echo images/disguise.svg; \
 	scaling=experiments/studies/2026-11-21_layer_parallel; \
 	$(PY) $$scaling/figure.py $$scaling/scaling.csv images/scaling.svg; echo images/scaling.svg
 
