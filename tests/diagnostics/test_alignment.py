@@ -185,7 +185,10 @@ def test_dropout_does_not_blur_the_comparison(name: str) -> None:
     assert alignment(method, strided_backbone(dropout=0.5).double(), make_batch()) == compare(without)
 
 
-@pytest.mark.parametrize("case", [case for case, (rule, _) in CASES.items() if RULES[rule].CLASSIFIES])
+COMPARED = [case for case, (rule, _) in CASES.items() if RULES[rule].CLASSIFIES and rule != "hopfield"]  # it refuses
+
+
+@pytest.mark.parametrize("case", COMPARED)
 def test_nothing_is_left_behind(case: str) -> None:
     method = make_method(case)
     method.fill_grads(make_batch())

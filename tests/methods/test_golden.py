@@ -17,6 +17,9 @@ from tests.conftest import CASES, PHASED, make_batch, make_method
 
 FILE = Path(__file__).with_name("golden.json")
 TRACED = [*CASES, *PHASED]
+# What processors of two makers differ by after twenty steps: 3e-9 at most, and where matrices are made orthonormal in
+# float32, before the method is float64, 6e-7.
+TOLERANCE, FACTORISED = 1e-8, dict.fromkeys(("foton", "foton frozen", "dfa low_rank"), 2e-6)
 
 
 def trace(case: str) -> list[list[float | None]]:
@@ -37,9 +40,10 @@ def trace(case: str) -> list[list[float | None]]:
 def test_losses_are_the_golden_ones(case: str) -> None:
     golden = json.loads(FILE.read_text()).get(case)
     assert golden is not None, f"no golden trace of {case!r}; write it with: make golden NAME={case.split()[-1]}"
+    tolerance = FACTORISED.get(case, TOLERANCE)
     for step, (row, expected) in enumerate(zip(trace(case), golden, strict=True)):
         for index, (loss, value) in enumerate(zip(row, expected, strict=True)):
-            assert loss == (value if value is None else pytest.approx(value, rel=1e-9)), (step, index)
+            assert loss == (value if value is None else pytest.approx(value, rel=tolerance)), (step, index)
 
 
 def write(name: str = "") -> None:
