@@ -27,8 +27,8 @@ Deviations:
 Reference numbers:
     From an account of the paper, test accuracy: MNIST 98.01 % dense, 98.29 % convolutional; CIFAR-10 52.57 % dense,
     56.33 % convolutional (back-propagation there: 98.63 %, 98.86 %, 55.27 %, 64.99 %).
-    Measured here with BasicCNN on digits, batches of 32, 8 epochs with the defaults, one seed: 54.4 % test accuracy of
-    the last epoch. At a learning rate of 0.05 one epoch gave 26.7 % in place of 36.1 %.
+    Ours, ``--pepita --dataset digits --batch_size 32 --epochs 8``, one seed, test accuracy of the last epoch: BasicCNN
+    48.9 %, VGGs 73.6 %, and ``--model MLP --learning_rate 0.05`` 95.3 %.
 """
 
 from __future__ import annotations
