@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
@@ -27,7 +28,7 @@ CASES = {  # input channels, side, side of the window, units
 }
 
 
-def milliseconds(layers: list[nn.Module], shape: tuple[int, ...], dtype: torch.dtype) -> list[float]:
+def milliseconds(layers: Sequence[nn.Module], shape: tuple[int, ...], dtype: torch.dtype) -> list[float]:
     """The lower quartile of each, after two calls that do not count."""
     x_BCHW = torch.randn(shape).contiguous(memory_format=torch.channels_last).requires_grad_()
     seconds: list[list[float]] = [[] for _ in layers]
