@@ -5,7 +5,7 @@ rate: they vectorise over pixels. A product of matrices has the pixels of all im
 where torch 2.14.1 is not: the bf16 weight gradient of a 5x5 kernel on maps of 1x1, 1x2 and 1x4. ``torch.compile`` was
 tried and is slower (docs/performance.md).
 
-Where windows do not overlap, as in `MLP`, whose window is the whole map, torch takes 3 to 130 times as long as the
+Where windows do not overlap, as in `MLP`, whose window is the whole map, torch takes 3 to 90 times as long as the
 product, in any type (docs/performance.md).
 """
 

@@ -38,8 +38,9 @@ class LabelConv2d(Conv2d):
 class Label(nn.Module):
     """Writes labels into normalised images: white among black pixels at the beginning, or ones among zeros.
 
-    In a channel of its own the code is repeated: every square of ``ceil(sqrt N)`` pixels has a one for the class, so
-    that a convolution finds it everywhere. In the image it stands once, in every colour.
+    In a channel of its own the code is repeated: every square of ``ceil(sqrt N)`` pixels, or a rectangle of N or more
+    where the image is too low or narrow for it, has a one for the class, so that a convolution finds it everywhere. In
+    the image it stands once, in every colour.
 
     Args:
         spec: of the images.
@@ -59,9 +60,13 @@ class Label(nn.Module):
             raise UsageError(
                 f"--label_in: images of {spec.height}x{spec.width} pixels have no room for {spec.num_classes} labels"
             )
-        side = math.ceil(math.sqrt(spec.num_classes))
+        rows = columns = math.ceil(math.sqrt(spec.num_classes))
+        if rows > spec.height:
+            rows, columns = spec.height, math.ceil(spec.num_classes / spec.height)
+        if columns > spec.width:
+            rows, columns = math.ceil(spec.num_classes / spec.width), spec.width
         rows_H1, columns_W = torch.arange(spec.height)[:, None], torch.arange(spec.width)
-        place_HW = rows_H1 % side * side + columns_W % side
+        place_HW = rows_H1 % rows * columns + columns_W % columns
         code_NHW = (place_HW == torch.arange(spec.num_classes)[:, None, None]).float()
         self.register_buffer("code_NHW", code_NHW, persistent=False)
         mean_C, std_C = torch.tensor(spec.mean), torch.tensor(spec.std)

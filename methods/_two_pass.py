@@ -18,7 +18,7 @@ class TwoPass(Method):
     """The family of rules with a second pass forward in place of one backward.
 
     Block i receives ``(h_i - h'_i) / B`` at its output, h' being the output in the second pass, and goes backward by
-    itself. The classifier receives its own gradient, that of the loss of the first pass.
+    itself. The classifier receives the error of the first pass on what it sees in the pass that teaches.
 
     Attributes:
         LEARNS_FROM: the pass, 0 or 1, from whose inputs weights get their gradients.

@@ -27,7 +27,7 @@ Deviations:
     2. Signals are divided by the share, which is 1 at the equilibrium.
     3. In bf16 a block sees its input rounded to eight bits, in which a small nudge is lost: what is left is the
        back-propagation that a single move is. Give --precision fp32 where the nudge matters.
-    4. The Hopfield form, with states that settle by themselves, is not here.
+    4. The Hopfield form, with states that settle by themselves, is ``--hopfield``.
 
 Reference numbers:
     ``--ep --dataset digits --batch_size 32``, one run each: BasicCNN 98.3 % after two epochs; VGGs after eight 98.9 %

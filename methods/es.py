@@ -115,16 +115,25 @@ class EvolutionStrategies(Method):
             for place in drawn_W.topk(min(pairs, count)).indices.split(1):
                 yield torch.zeros_like(like_W).index_fill_(0, place, 1.0)
             return
-        basis_WK = torch.linalg.qr(self.running_estimates_KW.t())[0] if self.args.subspace else None
+        basis_WK, count_K = self.basis() if self.args.subspace else (None, None)
         for _ in range(pairs):
             if self.args.noise == "low_rank":
                 yield torch.cat([low_rank(weight, self.args.noise_rank, batch).flatten() for weight in self.weights])
-            elif basis_WK is None:
+            elif basis_WK is None or count_K is None:
                 yield normal(like_W.shape, like_W, batch)
             else:
-                share, inner_K = self.args.subspace_share, normal(basis_WK.shape[1:], like_W, batch)
-                inside_W = math.sqrt(share * count / len(inner_K)) * (basis_WK @ inner_K)
-                yield math.sqrt(1 - share) * normal(like_W.shape, like_W, batch) + inside_W
+                share, inner_K = (
+                    self.args.subspace_share * count_K.clamp(max=1),
+                    normal(basis_WK.shape[1:], like_W, batch),
+                )
+                inside_W = (share * count / count_K.clamp(min=1)).sqrt() * (basis_WK @ inner_K)
+                yield (1 - share).sqrt() * normal(like_W.shape, like_W, batch) + inside_W
+
+    def basis(self) -> tuple[Tensor, Tensor]:
+        """An orthonormal basis of the span of the last estimates, (W, K), zeros where there are fewer; how many."""
+        newest_KW = self.running_estimates_KW.flip(0)  # those that are there come first
+        is_there_K = (newest_KW != 0).any(1).to(newest_KW.dtype)
+        return torch.linalg.qr(newest_KW.t())[0] * is_there_K, is_there_K.sum()
 
     @torch.no_grad()
     def fill_grads(self, batch: Batch) -> StepOutput:

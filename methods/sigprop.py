@@ -125,7 +125,7 @@ class SignalPropagation(LocalMethod):
         """Scores against the labels' signals, for the last block the classifier's logits."""
         logits: list[Tensor | None] = [None] * self.backbone.num_blocks
         # By themselves, so that the images are computed as in the backbone alone, to the bit.
-        signals = [hidden.features_BCHW for _, hidden in self._run(self.signals.images_NCHW.to(x_BCHW.dtype))]
+        signals = [hidden.features_BCHW for _, hidden in self._run(self.signals.images_NCHW.detach().to(x_BCHW.dtype))]
         for index, hidden in self._run(x_BCHW):
             if index in self.phases.blocks:
                 is_last = index == self.last

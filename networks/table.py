@@ -29,7 +29,7 @@ def build_from_table(args: ModelArgs, spec: InputSpec, num_skipped_blocks: int) 
         raise UsageError(
             f"--model {args.model} halves the image {architecture.num_halvings} times and needs "
             f"{smallest}x{smallest} pixels or more, but these images are {image.height}x{image.width}: choose one with "
-            "fewer pools, as BasicCNN, or MLP, which has none"
+            "fewer pools, or MLP, which has none"
         )
     if architecture.patches:
         blocks = patch_blocks(architecture, image, args)

@@ -12,6 +12,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods._base import Method
+from utils import UserError
 
 
 class Cost(NamedTuple):
@@ -73,7 +74,10 @@ def measure_costs(method: Method, x_1CHW: Tensor) -> Costs:
         register_module_forward_pre_hook(enter),
         register_module_forward_hook(leave),
     ):
-        logits = method.block_logits(x_1CHW)
+        try:
+            logits = method.block_logits(x_1CHW)
+        except RuntimeError as error:  # a network that takes derivatives at inference
+            raise UserError("the multiply-adds of this network cannot be counted, since it settles") from error
     method.train()
     # torch counts two operations for a multiply-add.
     totals = pairwise([*before, counter.get_total_flops()])

@@ -28,7 +28,10 @@ class EsArgs(MethodArgs):
     subspace: int = setting(
         0, "last estimates in whose span a share of the noise is drawn (0: none)", ge=0, le=1000,
         needs={"noise": ("normal",)},
-        excludes={"num_replicas": (Above(1), "each would have estimates of its own, and none the saved ones")},
+        excludes={
+            "num_replicas": (Above(1), "each would have estimates of its own, and none the saved ones"),
+            "accumulate": (Above(1), "each part of a batch would leave an estimate of its own"),
+        },
     )  # fmt: skip
     subspace_share: float = setting(
         0.5, "that share of its variance (1: nothing is drawn outside the span)", gt=0, le=1,

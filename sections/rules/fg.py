@@ -29,7 +29,7 @@ class FgArgs(MethodArgs):
         "rademacher", "numbers of a random direction: signs, or normal", needs=RANDOM
     )
     directions: int = setting(
-        1, "random directions that every batch is tried in, a forward pass each; their mean is taken", ge=1,
+        1, "random directions that every batch is tried in, a pass for each and every block; their mean is taken", ge=1,
         needs=RANDOM,
     )  # fmt: skip
     pred_aux_type: HeadKind = again(Heads, "pred_aux_type", "linear", needs=LOCAL | INNER)

@@ -22,7 +22,11 @@ class SigpropArgs(MethodArgs):
         "distance; a sum over the channels, mean over the positions",
     )  # fmt: skip
     signal_temperature: float = setting(1.0, "divides these scores before the softmax", gt=0)
-    fixed_signals: bool = setting(False, "the images of the labels stay random; else they learn with the first block")
+    fixed_signals: bool = setting(
+        False, "the images of the labels stay random, as they do below frozen blocks; else they learn with the first "
+        "block",
+        needs={"first_trainable_block": (0,)},
+    )  # fmt: skip
     signal_rate_scale: float = setting(
         300.0, "the learning rate of these images over that of the network", gt=0, needs={"fixed_signals": (False,)}
     )

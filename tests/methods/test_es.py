@@ -200,3 +200,15 @@ def test_what_is_out_of_range_or_without_effect_is_one_line(words: str) -> None:
     with pytest.raises(UsageError) as refusal:
         cli.parse(["--es", *words.split()])
     assert "\n" not in str(refusal.value) and refusal.value.exit_code == 2
+
+
+def test_without_estimates_the_noise_lies_in_no_span() -> None:
+    method, batch = make_method("es", subspace=3, subspace_share=1.0), make_batch()
+    count = sum(weight.numel() for weight in method.weights)
+    like_W = torch.zeros(count, dtype=torch.float64)
+    for move_W in method.moves(like_W, batch):
+        assert (move_W != 0).all() and move_W.std().item() == pytest.approx(1, rel=0.2)
+    estimate_W = torch.randn(count, dtype=torch.float64)
+    method.running_estimates_KW[-1] = estimate_W
+    for move_W in method.moves(like_W, batch):  # all in the one direction that is there, and as long on average
+        assert torch.linalg.matrix_rank(torch.stack([move_W, estimate_W]), rtol=1e-9) == 1

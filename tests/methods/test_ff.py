@@ -246,3 +246,13 @@ def test_what_has_no_effect_or_no_place_is_one_line(words: str, message: str) ->
     with pytest.raises(UsageError, match=message) as refusal:
         cli.parse(["--ff", *words.split()])
     assert "\n" not in str(refusal.value) and refusal.value.exit_code == 2
+
+
+@pytest.mark.parametrize("size", [(1, 8), (2, 32), (3, 3), (8, 2), (1, 27), (32, 32)])
+@pytest.mark.parametrize("num_classes", [5, 8])
+def test_every_label_shows_in_images_of_any_shape(size: tuple[int, int], num_classes: int) -> None:
+    height, width = size
+    names = tuple(map(str, range(num_classes)))
+    label = Label(DataSpec("any", 1, height, width, names, (0.5,), (0.5,)), in_channel=True)
+    codes_NP = label.code_NHW.flatten(1)
+    assert (codes_NP.sum(1) > 0).all() and (codes_NP.sum(0) <= 1).all()

@@ -146,3 +146,16 @@ def test_what_has_no_effect_or_no_place_is_one_line(words: str, message: str) ->
     with pytest.raises(UsageError, match=message) as refusal:
         cli.parse(["--sigprop", *words.split()])
     assert "\n" not in str(refusal.value) and refusal.value.exit_code == 2
+
+
+def test_scores_are_wide_under_autocast() -> None:
+    h_BCHW = torch.randn(3, 4, 5, 5).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        for scores in (dot_scores, distance_scores):
+            assert scores(h_BCHW, h_BCHW).dtype == torch.float32
+        assert distance_scores(h_BCHW, h_BCHW).diagonal().abs().max() < 1e-4
+
+
+def test_the_rate_of_labels_below_frozen_blocks_is_refused() -> None:
+    with pytest.raises(UsageError, match="--signal_rate_scale has no effect"):
+        cli.parse(["--sigprop", "--first_trainable_block", "1", "--signal_rate_scale", "3"])
