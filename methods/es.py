@@ -130,7 +130,7 @@ class EvolutionStrategies(Method):
                 yield (1 - share).sqrt() * normal(like_W.shape, like_W, batch) + inside_W
 
     def basis(self) -> tuple[Tensor, Tensor]:
-        """An orthonormal basis of the span of the last estimates, (W, K), zeros where there are fewer; how many."""
+        """An orthonormal basis of the last estimates, (W, K), with columns of zeros where there are fewer; how many."""
         newest_KW = self.running_estimates_KW.flip(0)  # those that are there come first
         is_there_K = (newest_KW != 0).any(1).to(newest_KW.dtype)
         return torch.linalg.qr(newest_KW.t())[0] * is_there_K, is_there_K.sum()

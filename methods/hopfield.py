@@ -64,7 +64,7 @@ from utils import UsageError
 
 
 class HopfieldPropagation(Method):
-    """Weights learn from what a nudge changes in the states of a network that has settled."""
+    """Weights learn from how the states at equilibrium change when the loss is given a small weight."""
 
     TRAITS = Traits(isolation="none")
     args: HopfieldArgs

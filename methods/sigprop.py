@@ -79,7 +79,7 @@ class LabelImages(nn.Module):
 
 
 class SignalPropagation(LocalMethod):
-    """Every block tells by the label's own signal which label an image has."""
+    """Every block classifies by comparing its output for an image with its outputs for the labels' images."""
 
     TRAITS = Traits(isolation="block")
     SEES = (LABELLED, SIGNALS)

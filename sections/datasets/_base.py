@@ -32,7 +32,7 @@ class Generated(Section):
         raise NotImplementedError
 
     def num_values(self) -> int:
-        """Pixels of an image, times its channels; likewise."""
+        """Numbers in an image: pixels times channels; every data set says it."""
         raise NotImplementedError
 
     def shortage(self, sizes: Sizes) -> str | None:
